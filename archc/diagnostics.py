@@ -1,0 +1,118 @@
+"""Diagnostics: where in a source, what is wrong, what to do about it.
+
+A `Diagnostic` is data; `render` turns it into text in the manner of rustc and ruff. Nothing in this
+module prints or exits: `archc.cli` does.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Literal
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The text of one spec and the name that it is shown under."""
+
+    name: str
+    text: str
+    line_starts: tuple[int, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        starts = [0, *(i + 1 for i, char in enumerate(self.text) if char == "\n")]
+        object.__setattr__(self, "line_starts", tuple(starts))
+
+    def position(self, offset: int) -> tuple[int, int]:
+        """1-based line and 1-based column (in code points) of a character offset."""
+        line = bisect_right(self.line_starts, offset) - 1
+        return line + 1, offset - self.line_starts[line] + 1
+
+    def line(self, number: int) -> str:
+        """The text of a 1-based line, without its line end."""
+        start = self.line_starts[number - 1]
+        end = self.line_starts[number] if number < len(self.line_starts) else len(self.text)
+        return self.text[start:end].rstrip("\r\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Half-open range of character offsets `[start, end)` in one source."""
+
+    source: Source = field(repr=False, compare=False)
+    start: int
+    end: int
+
+    @property
+    def text(self) -> str:
+        return self.source.text[self.start : self.end]
+
+    def to(self, other: Span) -> Span:
+        """The smallest span that covers this one and `other` of the same source."""
+        return Span(self.source, min(self.start, other.start), max(self.end, other.end))
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A span with a few words; the primary label is underlined with carets."""
+
+    span: Span
+    text: str = ""
+    primary: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One finding. `code` is a stable kebab-case word, `message` one sentence that stands alone."""
+
+    code: str
+    message: str
+    labels: tuple[Label, ...] = ()
+    help: str | None = None
+    severity: Severity = "error"
+
+
+class DiagnosticError(Exception):
+    """Raised to abandon the construct at hand; `Report.collect` or the compiler catches it."""
+
+    def __init__(self, *diagnostics: Diagnostic) -> None:
+        super().__init__(*(d.message for d in diagnostics))
+        self.diagnostics = diagnostics
+
+
+class Report:
+    """The findings of one run, in the order in which they were found."""
+
+    def __init__(self) -> None:
+        self._diagnostics: list[Diagnostic] = []
+
+    def add(self, *diagnostics: Diagnostic) -> None:
+        for diagnostic in diagnostics:
+            if diagnostic not in self._diagnostics:
+                self._diagnostics.append(diagnostic)
+
+    def __iter__(self) -> Iterator[Diagnostic]:
+        return iter(self._diagnostics)
+
+    @property
+    def errors(self) -> tuple[Diagnostic, ...]:
+        return tuple(d for d in self._diagnostics if d.severity == "error")
+
+    def raise_if_errors(self) -> None:
+        if self.errors:
+            raise DiagnosticError(*self._diagnostics)
+
+
+def error(code: str, message: str, span: Span, label: str = "", *more: Label, help: str | None = None) -> Diagnostic:
+    """An error with its primary label at `span`."""
+    return Diagnostic(code, message, (Label(span, label, primary=True), *more), help)
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that `name` was probably meant to be, if one is close."""
+    matches = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return matches[0] if matches else None
