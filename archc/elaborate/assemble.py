@@ -1,0 +1,83 @@
+"""Layers and ends as op graphs: norms, residual adds and the programs of the layer kinds, put together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from archc.elaborate.settings import ModelSettings
+from archc.ir.body import Body
+from archc.ir.graph import Layer, OpGraph
+from archc.ir.values import BATCH, TIME, Axis, Init, Value, constant_axis
+from archc.layers.kind import ChannelMixer, Kind
+from archc.layers.parts import Norm
+from archc.ops.ends import Embedding, TiedHead
+from archc.ops.linear import linear
+from archc.ops.pointwise import Scale, SoftCap, Upcast, add
+
+FINAL_NORM = "norm"
+HEAD = "lm_head"
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """A layer, bound: its sublayers in order, each with its own norm and residual."""
+
+    sublayers: tuple[Kind, ...]
+    norm: Norm
+    branch_scale: float | None
+
+
+def d_model_axis(settings: ModelSettings) -> Axis:
+    return constant_axis("d_model", settings.d_model)
+
+
+def build_layer(plan: LayerPlan, d_model: Axis, text: str) -> Layer:
+    """`h = h + kind(norm(h))` for each sublayer."""
+    b = Body(d_model)
+    start = stream = b.call_it(Value((BATCH, TIME, d_model)), "h")
+    for name, kind in zip(sublayer_names(plan.sublayers), plan.sublayers, strict=True):
+        normed = plan.norm.apply(b, f"{name}_norm", stream)
+        branch = kind.run(b, name, normed)
+        if plan.branch_scale is not None:
+            branch = b.one(Scale(factor=plan.branch_scale), branch)
+        stream = b.call_it(add(b, stream, branch), "h")
+    graph, scopes = b.finish((start,), (stream,))
+    return Layer(graph, scopes, text, plan)
+
+
+def sublayer_names(sublayers: tuple[Kind, ...]) -> list[str]:
+    """Module names: mixer, mlp; a second mixer is mixer_2."""
+    names: list[str] = []
+    for kind in sublayers:
+        stem = "mlp" if isinstance(kind, ChannelMixer) else "mixer"
+        taken = sum(name.split("_")[0] == stem for name in names)
+        names.append(f"{stem}_{taken + 1}" if taken else stem)
+    return names
+
+
+def build_prologue(settings: ModelSettings, vocab: Axis, d_model: Axis) -> OpGraph:
+    """Tokens to the residual stream."""
+    b = Body(d_model)
+    tokens = b.call_it(Value((BATCH, TIME), type="index"), "tokens")
+    h = b.one(Embedding(vocab=vocab, d_model=d_model), tokens)
+    if settings.embed.scale is not None:
+        h = b.one(Scale(factor=float(settings.embed.scale)), h)
+    if settings.residual.dtype == "fp32":
+        h = b.one(Upcast(), h)
+    return b.finish((tokens,), (b.call_it(h, "h"),))[0]
+
+
+def build_epilogue(settings: ModelSettings, vocab: Axis, d_model: Axis) -> OpGraph:
+    """The residual stream to logits."""
+    b = Body(d_model)
+    stream = b.call_it(Value((BATCH, TIME, d_model)), "h")
+    h = b.call_it(settings.norm.apply(b, FINAL_NORM, stream), "h")
+    if settings.is_tied:
+        logits = b.one(TiedHead(vocab=vocab), h)
+    else:
+        logits = linear(b, HEAD, h, to=vocab, init=Init("normal_", (0.02,)))
+    if settings.logits.scale is not None:
+        logits = b.one(Scale(factor=float(settings.logits.scale)), logits)
+    if settings.logits.cap is not None:
+        logits = b.one(SoftCap(cap=float(settings.logits.cap)), logits)
+    return b.finish((stream,), (b.call_it(logits, "logits"),))[0]

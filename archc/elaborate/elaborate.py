@@ -1,0 +1,208 @@
+"""From the syntax tree to the graph: names, defaults, repeats and suffixes get their meaning; all errors at once."""
+
+from __future__ import annotations
+
+from archc.diagnostics import Diagnostic, DiagnosticError, Report, Span, error
+from archc.elaborate.assemble import LayerPlan, build_epilogue, build_layer, build_prologue, d_model_axis
+from archc.elaborate.bind import Environment
+from archc.elaborate.draft import Draft, DraftLayer, Macros, from_value, from_word, is_channel_mixer
+from archc.elaborate.settings import ModelSettings, SettingsReader
+from archc.elaborate.stack import StackBuilder, Suffix, roll
+from archc.grammar.tree import Block, Let, Model, Name, NoneLiteral, Setting, Share, Spec, Word
+from archc.ir.graph import Graph, Layer, Settings, Stack, counts
+from archc.ir.values import constant_axis
+from archc.layers.kind import Kind, Part, fields_of
+
+
+class Elaborator:
+    """One run over one spec. `overrides` are settings from elsewhere (`--set`), which win."""
+
+    def __init__(self, spec: Spec, overrides: tuple[Setting, ...] = ()) -> None:
+        self.spec = spec
+        self.report = Report()
+        self.end = Span(spec.source, len(spec.source.text.rstrip()), len(spec.source.text.rstrip()))
+        self.macros = Macros()
+        settings = [s for s in spec.statements if isinstance(s, Setting)]
+        self.reader = SettingsReader([*settings, *overrides], self.end, self.report, self.macros.words)
+        self.env: Environment = self.reader.env
+        self.layers: dict[LayerPlan, Layer] = {}
+        self.bound: dict[Draft, Kind] = {}
+
+    def run(self) -> Graph:
+        """The graph. Raises DiagnosticError with every finding."""
+        self._reject_what_is_not_here_yet()
+        self._lets()
+        self.settings: ModelSettings | None = None
+        try:
+            self.settings = self.reader.read()
+        except DiagnosticError as failure:
+            self.report.add(*failure.diagnostics)
+        self.mlp = self._mlp_draft()
+        blocks = [s for s in self.spec.statements if isinstance(s, Block)]
+        if not blocks:
+            message = "a spec needs at least one `block`"
+            self.report.add(error("missing-block", message, self.end, help="add a line: block x4 < mamba >"))
+        stack = tuple(element for block in blocks for element in self._block(block))
+        self.report.raise_if_errors()
+        assert self.settings is not None
+        return self._graph(self.settings, roll(stack))
+
+    def _graph(self, settings: ModelSettings, stack: tuple[Stack, ...]) -> Graph:
+        d_model, vocab = d_model_axis(settings), constant_axis("vocab", settings.vocab)
+        adds = sum(times * len(plan_of(layer).sublayers) for layer, times in counts(stack).items())
+        return Graph(
+            Settings(
+                name=self._name(),
+                vocab=vocab,
+                d_model=d_model,
+                context=settings.context,
+                tied=settings.is_tied,
+                residual_fp32=settings.residual.dtype == "fp32",
+                n_residual_adds=adds,
+            ),
+            build_prologue(settings, vocab, d_model),
+            stack,
+            build_epilogue(settings, vocab, d_model),
+            self._defaults(settings),
+        )
+
+    def _name(self) -> str:
+        return next((s.ident.name for s in self.spec.statements if isinstance(s, Model)), "model")
+
+    def _defaults(self, settings: ModelSettings) -> tuple[str, ...]:
+        """Defaults in force that a reader of the report should know of."""
+        said = self.reader.statements
+        shown = []
+        if "norm" not in said:
+            shown.append(f"norm {settings.norm.keyword}(eps={float(settings.norm.eps):g})")
+        if not settings.is_tied and "tied" not in said:
+            shown.append("untied head")
+        return tuple(shown)
+
+    # --- parts of the spec -------------------------------------------------------------------------
+
+    def _reject_what_is_not_here_yet(self) -> None:
+        names: set[str] = set()
+        for statement in self.spec.statements:
+            if isinstance(statement, Share):
+                message = "`share` parses, but this version cannot build it yet"
+                self.report.add(error("not-yet", message, statement.span))
+            if isinstance(statement, Model):
+                if names:
+                    self.report.add(error("two-models", "a spec describes one model", statement.span))
+                names.add(statement.ident.name)
+
+    def _lets(self) -> None:
+        reserved = {*fields_of(ModelSettings), *(f for kind in Kind.known.values() for f in fields_of(kind))}
+        reserved -= {*Kind.known, *Part.known} & set(Kind.known)
+        for statement in self.spec.statements:
+            if isinstance(statement, Let):
+                try:
+                    self.macros.define(statement, self.env, reserved)
+                except DiagnosticError as failure:
+                    self.report.add(*failure.diagnostics)
+
+    def _mlp_draft(self) -> Draft | None:
+        statement = self.reader.statements.get("mlp")
+        value = statement.value if statement else None
+        return from_value(value, self.macros, self.env) if isinstance(value, Name) else None
+
+    def _block(self, block: Block) -> tuple[Stack, ...]:
+        builder = StackBuilder(self.macros, self.env, self._resolve, self.report)
+        repeat = block.repeat.count if block.repeat else 1
+        try:
+            return builder.bracket(block.items, repeat, block.suffix, [], (), block.span)[0]
+        except DiagnosticError as failure:
+            self.report.add(*failure.diagnostics)
+            return ()
+
+    # --- one layer ---------------------------------------------------------------------------------
+
+    def _resolve(self, members: DraftLayer, suffixes: list[Suffix], span: Span) -> Layer | None:
+        """The layer that `members` and the suffixes that speak of it describe; outer suffixes are weaker."""
+        mixer: Draft | None = self.mlp
+        own_mixer = any(map(is_channel_mixer, members))
+        saying: Suffix | None = None
+        fields: list[Suffix] = []
+        for suffix in suffixes:
+            named = from_word(suffix.word, self.macros, self.env)
+            if suffix.word.ident.name == "mlp" or named is not None:
+                mixer = named if named is not None else self._mlp_suffix(suffix.word)
+                saying = suffix
+            else:
+                fields.append(suffix)
+        if not own_mixer and saying is not None:
+            saying.used = True
+        if not own_mixer and mixer is not None:
+            members = (*members, mixer)
+        for suffix in reversed(fields):
+            members = self._say(members, suffix)
+        if self.settings is None:
+            for member in members:
+                self._bind(member)
+            return None
+        kinds = tuple(self._bind(member) for member in members)
+        if any(kind is None for kind in kinds):
+            return None
+        return self._layer(tuple(kind for kind in kinds if kind is not None), span)
+
+    def _say(self, members: DraftLayer, suffix: Suffix) -> DraftLayer:
+        """Put a suffix word below what the members that own it already say."""
+        said = []
+        for member in members:
+            if member.owns(suffix.word, self.env) and not member.said(suffix.word.ident.name):
+                suffix.used = True
+                member = member.below(Word(**{**_shallow(suffix.word), "tags": ()}))
+            said.append(member)
+        return tuple(said)
+
+    def _mlp_suffix(self, word: Word) -> Draft | None:
+        value = word.value
+        if isinstance(value, NoneLiteral):
+            return None
+        draft = from_value(value, self.macros, self.env) if isinstance(value, Name) else None
+        if draft is None:
+            raise DiagnosticError(error("wrong-value", "`mlp` takes a channel mixer or none", word.span))
+        return draft
+
+    def _bind(self, draft: Draft) -> Kind | None:
+        """The kind with its fields; its problems are reported where the fields were said."""
+        if draft in self.bound:
+            return self.bound[draft]
+        try:
+            binder = draft.bind(self.env)
+            kind = binder.build(Kind)  # type: ignore[type-abstract]
+        except DiagnosticError as failure:
+            self.report.add(*failure.diagnostics)
+            return None
+        d_model = self.settings.d_model if self.settings else None
+        for problem in kind.problems(d_model) if d_model else ():
+            spans = [s for path in problem.fields if (s := binder.span_of(path)) is not None]
+            self.report.add(error(problem.code, problem.message, (spans or [draft.span])[0], problem.label, help=problem.help))
+        self.bound[draft] = kind
+        return kind
+
+    def _layer(self, kinds: tuple[Kind, ...], span: Span) -> Layer:
+        assert self.settings is not None
+        branch = self.settings.residual.branch
+        plan = LayerPlan(kinds, self.settings.norm, None if branch is None else float(branch))
+        if plan not in self.layers:
+            text = " + ".join(kind.keyword for kind in kinds)
+            self.layers[plan] = build_layer(plan, d_model_axis(self.settings), text)
+        return self.layers[plan]
+
+
+def plan_of(layer: Layer) -> LayerPlan:
+    assert isinstance(layer.identity, LayerPlan)
+    return layer.identity
+
+
+def _shallow(word: Word) -> dict[str, object]:
+    return {name: getattr(word, name) for name in word.__dataclass_fields__}
+
+
+def elaborate(spec: Spec, overrides: tuple[Setting, ...] = ()) -> tuple[Graph, list[Diagnostic]]:
+    """The graph of a spec, and warnings. Raises DiagnosticError with every error of the spec."""
+    elaborator = Elaborator(spec, overrides)
+    graph = elaborator.run()
+    return graph, list(elaborator.report)

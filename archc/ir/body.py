@@ -1,0 +1,111 @@
+"""The builder that a layer's forward program runs against: each call appends one op to the layer's graph.
+
+Values get the names that the author of the program gave them: at every call the builder looks at what the variables of
+the running `forward` hold by now. A value that never got a name is written where it is used.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import CodeType, FrameType
+
+from archc.ir.graph import Node, OpGraph, Scope
+from archc.ir.op import Op
+from archc.ir.size import Size, as_size
+from archc.ir.values import Axis, Value
+
+
+class Body:
+    """Collects the nodes of one layer.
+
+    `d_model` is the model's width; `stacked` is set while an expert's program runs over all experts at once, and then
+    linear projections become one weight per expert.
+    """
+
+    def __init__(self, d_model: Axis) -> None:
+        self.d_model = d_model
+        self.stacked: StackedExperts | None = None
+        self._nodes: list[Node] = []
+        self._scopes: list[Scope] = []
+        self._path: list[str] = []
+        self._programs: list[CodeType] = []
+        self._names: dict[Value, str] = {}
+
+    def axis(self, name: str, size: Size | int) -> Axis:
+        """A named axis; it keeps the expression that defines its size."""
+        return Axis(name, as_size(size))
+
+    def apply(self, op: Op, *inputs: Value) -> tuple[Value, ...]:
+        """Append `op`; its outputs in order."""
+        self._learn_names()
+        outputs = tuple(Value(result.axes, type=result.type) for result in op.results(*inputs))
+        self._nodes.append(Node(op, inputs, outputs, ".".join(self._path)))
+        return outputs
+
+    def one(self, op: Op, *inputs: Value) -> Value:
+        """Append an op with a single output."""
+        (output,) = self.apply(op, *inputs)
+        return output
+
+    @contextmanager
+    def scope(self, name: str, class_name: str, doc: str, identity: object, program: CodeType) -> Iterator[None]:
+        """Run a layer kind's program as the submodule `name`; `program` is the code whose variables name the values."""
+        self._learn_names()
+        self._path.append(name)
+        self._programs.append(program)
+        self._scopes.append(Scope(".".join(self._path), class_name, doc, identity))
+        try:
+            yield
+        finally:
+            self._path.pop()
+            self._programs.pop()
+
+    def finish(self, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> tuple[OpGraph, tuple[Scope, ...]]:
+        """The graph, with every value under its author's name."""
+        renamed: dict[Value, Value] = {}
+
+        def named(value: Value) -> Value:
+            if value not in renamed:
+                renamed[value] = replace(value, name=self._names.get(value, value.name))
+            return renamed[value]
+
+        nodes = tuple(
+            Node(node.op, tuple(map(named, node.inputs)), tuple(map(named, node.outputs)), node.scope)
+            for node in self._nodes
+        )
+        return OpGraph(tuple(map(named, inputs)), tuple(map(named, outputs)), nodes), tuple(self._scopes)
+
+    def call_it(self, value: Value, name: str) -> Value:
+        """Name a value that no variable of a program holds."""
+        self._names.setdefault(value, name)
+        return value
+
+    def _learn_names(self) -> None:
+        """Look at the variables of the running programs, outermost first; the first name that a value had stays."""
+        if not self._programs:
+            return
+        programs: list[FrameType] = []
+        frame: FrameType | None = sys._getframe(2)
+        while frame is not None:
+            if frame.f_code.co_name == self._programs[-1].co_name:
+                programs.append(frame)
+            if frame.f_code is self._programs[-1]:
+                break
+            frame = frame.f_back
+        for program in reversed(programs):
+            for name, held in program.f_locals.items():
+                if isinstance(held, Value):
+                    self._names.setdefault(held, name)
+
+
+class StackedExperts:
+    """While it is `Body.stacked`, weights gain a leading expert axis and rows arrive grouped by expert."""
+
+    def __init__(self, name: str, experts: Axis, top_k: int, plan: Value) -> None:
+        self.name = name
+        self.experts = experts
+        self.top_k = top_k
+        self.plan = plan

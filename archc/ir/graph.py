@@ -1,0 +1,175 @@
+"""The op graph of a layer, and the rolled stack of layers that makes a model.
+
+`OpGraph` is a small SSA program: nodes in topological order. `Stack` says "these layers, so many times" as a tree, so
+that a thousand million layers cost nothing. networkx answers the questions about order and reach, here alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import networkx as nx
+
+from archc.ir.op import Op
+from archc.ir.values import Axis, Value
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One op applied to values. `scope` is the module that it belongs to: "" (the layer), "mixer", "mlp.shared"."""
+
+    op: Op
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    scope: str = ""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """A module of the layer: the kind that wrote it, for its class name and docstring.
+
+    `identity` compares equal exactly when two scopes are the same program with the same fields.
+    """
+
+    name: str
+    class_name: str
+    doc: str
+    identity: object
+
+
+@dataclass(frozen=True, eq=False)
+class OpGraph:
+    """A program: `inputs -> nodes -> outputs`."""
+
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    nodes: tuple[Node, ...]
+
+    @cached_property
+    def network(self) -> nx.DiGraph[int]:
+        """Node indices, with an edge wherever one node reads what another wrote."""
+        network: nx.DiGraph[int] = nx.DiGraph()
+        network.add_nodes_from(range(len(self.nodes)))
+        writer = {output: i for i, node in enumerate(self.nodes) for output in node.outputs}
+        for i, node in enumerate(self.nodes):
+            network.add_edges_from((writer[value], i) for value in node.inputs if value in writer)
+        return network
+
+    def consumers(self, value: Value) -> list[Node]:
+        return [node for node in self.nodes if value in node.inputs]
+
+    def producer(self, value: Value) -> Node | None:
+        return next((node for node in self.nodes if value in node.outputs), None)
+
+    def sole_consumer(self, value: Value) -> Node | None:
+        """The one node that reads `value`, if there is just one and the program does not return it."""
+        consumers = self.consumers(value)
+        return consumers[0] if len(consumers) == 1 and value not in self.outputs else None
+
+    def contract(self, members: tuple[Node, ...], region: Node) -> OpGraph:
+        """The graph with `members` replaced by one node, in a valid order.
+
+        Raises ValueError if a path leaves the members and comes back (the region would not be convex).
+        """
+        inside = {i for i, node in enumerate(self.nodes) if node in members}
+        below = set().union(*(nx.descendants(self.network, i) for i in inside))
+        above = set().union(*(nx.ancestors(self.network, i) for i in inside))
+        if (below & above) - inside:
+            raise ValueError("a fused region must be convex")
+        place = {id(node): i for i, node in enumerate(self.nodes)}
+        place[id(region)] = max(inside)
+        nodes = sorted((*(n for n in self.nodes if n not in members), region), key=lambda node: place[id(node)])
+        graph = replace(self, nodes=tuple(nodes))
+        return replace(self, nodes=tuple(nodes[i] for i in nx.lexicographical_topological_sort(graph.network)))
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One layer: its op graph, the modules in it, and how the spec writes it (for reports)."""
+
+    graph: OpGraph
+    scopes: tuple[Scope, ...]
+    text: str
+    identity: object = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """`count` passes over `body`."""
+
+    count: int
+    body: tuple[Stack, ...]
+
+
+@dataclass(frozen=True)
+class Use:
+    """One layer of the stack."""
+
+    layer: Layer
+
+
+Stack = Repeat | Use
+
+
+@dataclass(frozen=True, eq=False)
+class Settings:
+    """What belongs to the model and not to a layer."""
+
+    name: str
+    vocab: Axis
+    d_model: Axis
+    context: int | None
+    tied: bool
+    residual_fp32: bool
+    n_residual_adds: int
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A whole model: tokens -> `prologue` -> stack -> `epilogue` -> logits.
+
+    The carry between layers is `prologue.outputs`: `(h,)` as written, `(delta, residual)` once adds are fused with norms.
+    """
+
+    settings: Settings
+    prologue: OpGraph
+    stack: tuple[Stack, ...]
+    epilogue: OpGraph
+    defaults: tuple[str, ...] = ()  # defaults that the spec left open, as the report shows them
+
+
+def uses(stack: tuple[Stack, ...], times: int = 1) -> Iterator[tuple[Layer, int]]:
+    """(layer, how often the model runs it), in order of first appearance in the rolled text."""
+    for element in stack:
+        if isinstance(element, Use):
+            yield element.layer, times
+        else:
+            yield from uses(element.body, times * element.count)
+
+
+def counts(stack: tuple[Stack, ...]) -> dict[Layer, int]:
+    """How often each distinct layer runs."""
+    totals: dict[Layer, int] = {}
+    for layer, times in uses(stack):
+        totals[layer] = totals.get(layer, 0) + times
+    return totals
+
+
+def unrolled(stack: tuple[Stack, ...]) -> Iterator[Layer]:
+    """Every layer in execution order. Only for stacks that will be built."""
+    for element in stack:
+        if isinstance(element, Use):
+            yield element.layer
+        else:
+            for _ in range(element.count):
+                yield from unrolled(element.body)
+
+
+def map_layers(stack: tuple[Stack, ...], mapping: dict[Layer, Layer]) -> tuple[Stack, ...]:
+    """The same stack over other layers."""
+    return tuple(
+        Use(mapping[element.layer]) if isinstance(element, Use) else Repeat(element.count, map_layers(element.body, mapping))
+        for element in stack
+    )

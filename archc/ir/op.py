@@ -1,0 +1,129 @@
+"""The protocol of an op: everything that archc knows about one piece of mathematics.
+
+Counts, cache sizes, generated code and checkpoint names are readings of these methods; no pass and no printer knows a
+concrete op. A new op is a new file in `archc.ops` with a frozen dataclass that fills in what differs from the defaults.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from archc.ir.size import ZERO, Size, add
+from archc.ir.values import Axis, State, Value, ValueType, Weight
+
+
+@dataclass(frozen=True, slots=True)
+class Flops:
+    """FLOPs of one use, one multiply-add counting 2.
+
+    `model`: what the mathematics needs, forward. `forward` and `backward`: what the generated kernels execute.
+    """
+
+    model: Size = ZERO
+    forward: Size = ZERO
+    backward: Size = ZERO
+
+    def __add__(self, other: Flops) -> Flops:
+        return Flops(
+            add(self.model, other.model), add(self.forward, other.forward), add(self.backward, other.backward)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Shape of one output of an op."""
+
+    axes: tuple[Axis, ...]
+    type: ValueType = "activation"
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A generated kernel file that an op calls: a template's family and the options that specialise it."""
+
+    family: str
+    options: Mapping[str, int | bool | str]
+    tag: str  # tells two variants of one family apart within a package: `n32`
+
+    def __hash__(self) -> int:
+        return hash((self.family, tuple(sorted(self.options.items()))))
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A submodule that holds weights: `in_proj = nn.Linear(4096, 16384, bias=False)`."""
+
+    name: str
+    constructor: str
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Printer:
+    """What an op may write into its line of Python: operands, weights and names that the generator chose."""
+
+    inputs: Sequence[str]
+    kernel: Callable[[Kernel], str] = field(repr=False)
+    positions: str = "positions"
+    state: str = "state"
+
+    def weight(self, path: str) -> str:
+        return f"self.{path}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Op(ABC):
+    """One operation with its options. Methods get the values it is applied to where shapes matter."""
+
+    @abstractmethod
+    def results(self, *inputs: Value) -> tuple[Result, ...]:
+        """Shapes of the outputs."""
+
+    @abstractmethod
+    def code(self, p: Printer) -> str:
+        """The Python expression that computes it."""
+
+    def weights(self) -> tuple[Weight, ...]:
+        """The tensors that it owns."""
+        return ()
+
+    def modules(self) -> tuple[Module, ...]:
+        """The submodules that hold its weights; weights outside any module are bare parameters."""
+        return ()
+
+    def state(self) -> tuple[State, ...]:
+        """What one sequence keeps between tokens."""
+        return ()
+
+    def flops(self, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> Flops:
+        """Operations of one use. Pointwise ops and norms count nothing, as the field counts."""
+        return Flops()
+
+    def kernels(self) -> tuple[Kernel, ...]:
+        """Generated kernel files that `code` calls."""
+        return ()
+
+    def imports(self) -> tuple[tuple[str, str], ...]:
+        """(module, name) pairs that `code` needs: siblings in the package, or ("torch.nn", "functional as F")."""
+        return ()
+
+    def packs(self) -> tuple[tuple[str, ...], ...]:
+        """Groups of submodules whose weights are laid out side by side."""
+        return ()
+
+    @property
+    def mixes_tokens(self) -> bool:
+        """Whether it looks along T, and so takes `positions` and, when decoding, `state`."""
+        return False
+
+    @property
+    def positional(self) -> bool:
+        """Whether it reads `positions`."""
+        return self.mixes_tokens
+
+    @property
+    def label(self) -> str:
+        """Name and options, for the printed IR."""
+        return type(self).__name__

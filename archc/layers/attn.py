@@ -1,0 +1,94 @@
+"""Causal softmax attention. Sources: arXiv:1706.03762, arXiv:2305.13245 (grouped heads), arXiv:2310.06825 (window)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from archc.ir.body import Body
+from archc.ir.values import Value
+from archc.layers.kind import Mixer, Problem
+from archc.layers.parts import Heads, Norm, Rope
+from archc.ops.attention import attention, merge_heads, rope, split_heads
+from archc.ops.linear import linear, out_linear
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention(Mixer, keyword="attn"):
+    """Causal softmax attention with grouped key/value heads (arXiv:1706.03762, arXiv:2305.13245)."""
+
+    heads: Heads = field(metadata={"doc": "query and key/value heads"})
+    d_head: int | None = field(default=None, metadata={"doc": "width of a head; d_model / n_heads where that divides"})
+    rope: Rope | None = field(default=None, metadata={"doc": "rotary positions"})
+    window: int | None = field(default=None, metadata={"doc": "visible tokens, itself included; all unless given"})
+    bias: bool = field(default=False, metadata={"doc": "bias of the q, k and v projections"})
+    out_bias: bool = field(default=False, metadata={"doc": "bias of the output projection"})
+    qk_norm: Norm | None = field(default=None, metadata={"doc": "norm of each query and key head"})
+    scale: Fraction | None = field(default=None, metadata={"doc": "of the scores; 1 / sqrt(d_head) unless given"})
+
+    def forward(self, b: Body, h: Value) -> Value:
+        n_heads = b.axis("n_heads", self.heads.n_heads)
+        n_kv_heads = b.axis("n_kv_heads", self.heads.n_kv)
+        d_head = b.axis("d_head", self.head_width(b.d_model.size.value))
+        q = linear(b, "q_proj", h, to=b.axis("n_heads*d_head", n_heads.symbol * d_head.symbol), bias=self.bias)
+        kv_width = b.axis("n_kv_heads*d_head", n_kv_heads.symbol * d_head.symbol)
+        k = linear(b, "k_proj", h, to=kv_width, bias=self.bias)
+        v = linear(b, "v_proj", h, to=kv_width, bias=self.bias)
+        q = split_heads(b, q, n_heads, d_head)
+        k = split_heads(b, k, n_kv_heads, d_head)
+        v = split_heads(b, v, n_kv_heads, d_head)
+        if self.qk_norm is not None:
+            q = self.qk_norm.apply(b, "q_norm", q)
+            k = self.qk_norm.apply(b, "k_norm", k)
+        if self.rope is not None:
+            q = rope(b, q, float(self.rope.theta), self.rope.dims)
+            k = rope(b, k, float(self.rope.theta), self.rope.dims)
+        scale = d_head.size.value**-0.5 if self.scale is None else float(self.scale)
+        y = attention(b, q, k, v, scale=scale, window=self.window)
+        y = merge_heads(b, y)
+        return out_linear(b, "o_proj", y, bias=self.out_bias)
+
+    def head_width(self, d_model: int) -> int:
+        return d_model // self.heads.n_heads if self.d_head is None else self.d_head
+
+    def problems(self, d_model: int) -> list[Problem]:
+        found = []
+        n_heads, n_kv = self.heads.n_heads, self.heads.n_kv
+        if n_heads % n_kv:
+            divisors = ", ".join(str(n) for n in range(1, n_heads + 1) if n_heads % n == 0)
+            found.append(
+                Problem(
+                    "uneven-heads",
+                    f"{n_heads} query heads cannot share {n_kv} key/value heads",
+                    ("heads.n_kv_heads", "heads"),
+                    f"does not divide {n_heads}",
+                    f"n_kv_heads may be {divisors}",
+                )
+            )
+        if self.d_head is None and d_model % n_heads:
+            found.append(
+                Problem(
+                    "unknown-head-width",
+                    f"the width of a head is not given, and d_model {d_model} does not divide by {n_heads} heads",
+                    ("heads",),
+                    f"{n_heads} heads",
+                    "give it: d_head=128",
+                )
+            )
+        width = self.head_width(d_model)
+        if self.rope is not None and self.rope.dims is not None and self.rope.dims > width:
+            found.append(
+                Problem(
+                    "rope-too-wide",
+                    f"rope cannot rotate {self.rope.dims} dimensions of a head of {width}",
+                    ("rope.dims", "rope"),
+                    "",
+                    f"dims may be an even number up to {width}",
+                )
+            )
+        rotated = width if self.rope is None or self.rope.dims is None else self.rope.dims
+        if self.rope is not None and rotated % 2:
+            found.append(
+                Problem("odd-rope", f"rope rotates pairs, and {rotated} dimensions are odd", ("rope.dims", "rope", "heads"))
+            )
+        return found

@@ -1,0 +1,109 @@
+"""What a layer kind is: a frozen dataclass of fields, and a forward program over ops. One file a kind.
+
+A kind or a part (a norm, a head grouping, a router) registers its word by being defined; `archc.layers` imports every
+file beside it, so that a new kind is a new file.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any, ClassVar, get_type_hints
+
+from archc.ir.body import Body
+from archc.ir.values import Value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A value that has fields of its own: `rms(eps=1e-6)`, `gqa(32, 8)`, `rope(theta=1e4)`.
+
+    Subclasses of one family (`Norm`, `Heads`) are alternatives for a field of that type.
+    """
+
+    keyword: ClassVar[str] = ""
+    known: ClassVar[dict[str, type[Part]]] = {}
+
+    def __init_subclass__(cls, keyword: str = "", **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if keyword:
+            cls.keyword = keyword
+            Part.known[keyword] = cls
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind(ABC):
+    """A layer kind. `forward` is the only description of what it computes, holds and costs."""
+
+    keyword: ClassVar[str] = ""
+    scope: ClassVar[str] = ""
+    known: ClassVar[dict[str, type[Kind]]] = {}
+
+    def __init_subclass__(cls, keyword: str = "", **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if keyword:
+            cls.keyword = keyword
+            Kind.known[keyword] = cls
+
+    @abstractmethod
+    def forward(self, b: Body, h: Value) -> Value:
+        """The program: `h [B, T, d_model]` to the branch's output of the same shape."""
+
+    def problems(self, d_model: int) -> list[Problem]:
+        """What is wrong with these field values, each tied to the fields that cause it."""
+        return []
+
+    def run(self, b: Body, name: str, h: Value) -> Value:
+        """Append this kind to a layer as its submodule `name`."""
+        program = type(self).forward.__code__
+        with b.scope(name, type(self).__name__, type(self).__doc__ or "", self, program):
+            return self.forward(b, h)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixer(Kind):
+    """A token mixer: the first half of a layer."""
+
+    scope: ClassVar[str] = "mixer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelMixer(Kind):
+    """A channel mixer: the second half of a layer, or an expert."""
+
+    scope: ClassVar[str] = "mlp"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A semantic error of a kind: `fields` are the ones to point at, the first of them with the caret."""
+
+    code: str
+    message: str
+    fields: tuple[str, ...]
+    label: str = ""
+    help: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FieldInfo:
+    """A field as the language sees it."""
+
+    name: str
+    type: Any
+    default: Any
+    required: bool
+    doc: str
+
+
+@cache
+def fields_of(cls: type[Kind] | type[Part]) -> dict[str, FieldInfo]:
+    """The fields of a kind or part, in order."""
+    from dataclasses import MISSING
+
+    hints = get_type_hints(cls)
+    return {
+        f.name: FieldInfo(f.name, hints[f.name], f.default, f.default is MISSING, f.metadata.get("doc", ""))
+        for f in fields(cls)
+    }

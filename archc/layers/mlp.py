@@ -1,0 +1,77 @@
+"""Channel mixers: gated and plain two-layer networks. Sources: arXiv:2002.05202 (GLU variants), arXiv:1606.08415 (GELU)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from archc.ir.body import Body
+from archc.ir.values import Value
+from archc.layers.kind import ChannelMixer
+from archc.ops.linear import linear, out_linear
+from archc.ops.pointwise import activation, mul
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatedMLP(ChannelMixer):
+    """`down(act(gate(h)) * up(h))`."""
+
+    function: ClassVar[str] = ""
+    d_ff: int = field(metadata={"doc": "hidden width"})
+    bias: bool = field(default=False, metadata={"doc": "biases of all three projections"})
+
+    def forward(self, b: Body, h: Value) -> Value:
+        d_ff = b.axis("d_ff", self.d_ff)
+        gate = linear(b, "gate_proj", h, to=d_ff, bias=self.bias)
+        up = linear(b, "up_proj", h, to=d_ff, bias=self.bias)
+        y = mul(b, activation(b, self.function, gate), up)
+        return out_linear(b, "down_proj", y, bias=self.bias)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwiGLU(GatedMLP, keyword="swiglu"):
+    """`down(silu(gate(h)) * up(h))` (Shazeer 2020, arXiv:2002.05202)."""
+
+    function: ClassVar[str] = "silu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeGLU(GatedMLP, keyword="geglu"):
+    """`down(gelu(gate(h)) * up(h))` (Shazeer 2020, arXiv:2002.05202)."""
+
+    function: ClassVar[str] = "gelu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainMLP(ChannelMixer):
+    """`down(act(up(h)))`."""
+
+    function: ClassVar[str] = ""
+    d_ff: int = field(metadata={"doc": "hidden width"})
+    bias: bool = field(default=False, metadata={"doc": "biases of both projections"})
+
+    def forward(self, b: Body, h: Value) -> Value:
+        y = linear(b, "up_proj", h, to=b.axis("d_ff", self.d_ff), bias=self.bias)
+        y = activation(b, self.function, y)
+        return out_linear(b, "down_proj", y, bias=self.bias)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GELU(PlainMLP, keyword="gelu"):
+    """`down(gelu(up(h)))`, the exact GELU (arXiv:1606.08415)."""
+
+    function: ClassVar[str] = "gelu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReLU(PlainMLP, keyword="relu"):
+    """`down(relu(up(h)))`."""
+
+    function: ClassVar[str] = "relu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReLU2(PlainMLP, keyword="relu2"):
+    """`down(relu(up(h))²)` (Primer, arXiv:2109.08668)."""
+
+    function: ClassVar[str] = "relu2"

@@ -1,0 +1,149 @@
+"""Causal softmax attention with grouped heads, and rotary positions.
+
+Sources: Vaswani et al. 2017, arXiv:1706.03762; grouped queries, arXiv:2305.13245; rotary, arXiv:2104.09864.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from archc.ir.body import Body
+from archc.ir.op import Flops, Op, Printer, Result
+from archc.ir.size import Const, Size, Symbol, maximum, minimum, mul
+from archc.ir.values import BATCH, TIME, Axis, State, Value
+
+PAST = Symbol("P")  # tokens of the sequence that came before these T
+CONTEXT = Symbol("context")  # tokens that a cache must hold
+
+
+def causal_pairs(window: int | None) -> Size:
+    """(query, key) pairs that T new tokens after P earlier ones look at, each token seeing itself and what came before."""
+    T = TIME.symbol
+    if window is None:
+        return mul(T, PAST) + mul(T, T + 1) // 2
+    growing = minimum(T, maximum(Const(window) - PAST, 0))  # tokens that still see fewer than the window
+    return mul(growing, PAST) + mul(growing, growing + 1) // 2 + mul(T - growing, window)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitHeads(Op):
+    """`[B, T, heads x width] -> [B, T, heads, width]`."""
+
+    heads: Axis
+    width: Axis
+
+    def results(self, *inputs: Value) -> tuple[Result, ...]:
+        return (Result((*inputs[0].axes[:-1], self.heads, self.width)),)
+
+    def code(self, p: Printer) -> str:
+        return f"{p.inputs[0]}.unflatten(-1, ({self.heads.size.value}, {self.width.size.value}))"
+
+    @property
+    def label(self) -> str:
+        return f"split_heads {self.heads.size.value}x{self.width.size.value}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeHeads(Op):
+    """`[B, T, heads, width] -> [B, T, heads x width]`."""
+
+    def results(self, *inputs: Value) -> tuple[Result, ...]:
+        *lead, heads, width = inputs[0].axes
+        return (Result((*lead, Axis(f"{heads.name}*{width.name}", mul(heads.symbol, width.symbol)))),)
+
+    def code(self, p: Printer) -> str:
+        return f"{p.inputs[0]}.flatten(-2)"
+
+    @property
+    def label(self) -> str:
+        return "merge_heads"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rope(Op):
+    """Rotary positions on the first `dims` of each head, halves rotated."""
+
+    theta: float
+    dims: int | None
+
+    def results(self, *inputs: Value) -> tuple[Result, ...]:
+        return (Result(inputs[0].axes),)
+
+    def imports(self) -> tuple[tuple[str, str], ...]:
+        return ((".rotary", "rope"),)
+
+    def code(self, p: Printer) -> str:
+        dims = "" if self.dims is None else f", dims={self.dims}"
+        return f"rope({p.inputs[0]}, {p.positions}, theta={self.theta!r}{dims})"
+
+    @property
+    def positional(self) -> bool:
+        return True
+
+    @property
+    def label(self) -> str:
+        return f"rope theta={self.theta!r}" + ("" if self.dims is None else f" dims={self.dims}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention(Op):
+    """`softmax(scale q kᵀ) v` over the visible tokens. A window of W shows W tokens, itself included."""
+
+    scale: float
+    kv_heads: Axis
+    d_head: Axis
+    d_head_v: Axis
+    window: int | None = None
+
+    def results(self, *inputs: Value) -> tuple[Result, ...]:
+        q, _, v = inputs
+        return (Result((*q.axes[:-1], v.width)),)
+
+    def state(self) -> tuple[State, ...]:
+        """Keys (rotated) and values of the tokens that can still be seen."""
+        tokens = Axis("tokens", CONTEXT if self.window is None else minimum(CONTEXT, self.window))
+        return (
+            State("kv.k", (tokens, self.kv_heads, self.d_head), "kv", "kv"),
+            State("kv.v", (tokens, self.kv_heads, self.d_head_v), "kv", "kv"),
+        )
+
+    def flops(self, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> Flops:
+        """Two matrix products forward (q kᵀ, p v), five backward (q kᵀ again, dv, dp, dq, dk)."""
+        q, _, v = inputs
+        pairs = mul(BATCH.symbol, q.axes[-2].symbol, causal_pairs(self.window))
+        forward = mul(2, pairs, q.width.symbol + v.width.symbol)
+        backward = mul(2, pairs, 3 * q.width.symbol + 2 * v.width.symbol)
+        return Flops(forward, forward, backward)
+
+    def imports(self) -> tuple[tuple[str, str], ...]:
+        return ((".attention", "attention"),)
+
+    def code(self, p: Printer) -> str:
+        window = "" if self.window is None else f", window={self.window}"
+        state = f"state={p.state}.kv if {p.state} else None"
+        return f"attention({', '.join(p.inputs)}, scale={self.scale!r}{window}, positions={p.positions}, {state})"
+
+    @property
+    def mixes_tokens(self) -> bool:
+        return True
+
+    @property
+    def label(self) -> str:
+        return f"attention scale={self.scale!r}" + ("" if self.window is None else f" window={self.window}")
+
+
+def split_heads(b: Body, x: Value, heads: Axis, width: Axis) -> Value:
+    return b.one(SplitHeads(heads=heads, width=width), x)
+
+
+def merge_heads(b: Body, x: Value) -> Value:
+    return b.one(MergeHeads(), x)
+
+
+def rope(b: Body, x: Value, theta: float, dims: int | None = None) -> Value:
+    return b.one(Rope(theta=theta, dims=dims), x)
+
+
+def attention(b: Body, q: Value, k: Value, v: Value, *, scale: float, window: int | None = None) -> Value:
+    op = Attention(scale=scale, window=window, kv_heads=k.axes[-2], d_head=k.width, d_head_v=v.width)
+    return b.one(op, q, k, v)

@@ -1,0 +1,154 @@
+"""Projections: one matrix, one value in, one or several named parts out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from archc.ir.body import Body, StackedExperts
+from archc.ir.op import Flops, Module, Op, Printer, Result
+from archc.ir.size import Size, add, mul
+from archc.ir.values import BATCH, TIME, Axis, Init, Value, Weight, numel
+
+DEFAULT_INIT = Init("normal_", (0.02,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear(Op):
+    """`y = x Wᵀ (+ b)`; the rows of W are the parts of `to`, in order."""
+
+    path: str
+    d_in: Axis
+    to: tuple[Axis, ...]
+    bias: bool = False
+    bias_elsewhere: bool = False  # the bias is stored here but added by the kernel that reads the result
+    init: Init = DEFAULT_INIT
+    bias_init: Init = Init("zeros_")
+    bias_fp32: bool = False
+
+    def results(self, *inputs: Value) -> tuple[Result, ...]:
+        (x,) = inputs
+        return tuple(Result((*x.axes[:-1], axis)) for axis in self.to)
+
+    @property
+    def d_out(self) -> Size:
+        return add(*(axis.symbol for axis in self.to))
+
+    def weights(self) -> tuple[Weight, ...]:
+        rows = self.to[0] if len(self.to) == 1 else Axis("+".join(axis.name for axis in self.to), self.d_out)
+        weight = Weight(f"{self.path}.weight", (rows, self.d_in), self.init)
+        if not self.bias:
+            return (weight,)
+        bias = Weight(f"{self.path}.bias", (rows,), self.bias_init, decay=False, keep_fp32=self.bias_fp32)
+        return weight, bias
+
+    def modules(self) -> tuple[Module, ...]:
+        parts = ", ".join(axis.name for axis in self.to) if len(self.to) > 1 else ""
+        constructor = f"nn.Linear({self.d_in.size.value}, {self.d_out.value}, bias={self.bias})"
+        return (Module(self.path, constructor, parts),)
+
+    def flops(self, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> Flops:
+        (x,) = inputs
+        forward = mul(2, numel(x.axes), self.d_out)
+        return Flops(forward, forward, 2 * forward)
+
+    def imports(self) -> tuple[tuple[str, str], ...]:
+        return (("torch.nn", "functional as F"),) if self.bias and self.bias_elsewhere else ()
+
+    def code(self, p: Printer) -> str:
+        (x,) = p.inputs
+        module = p.weight(self.path)
+        call = f"F.linear({x}, {module}.weight)" if self.bias and self.bias_elsewhere else f"{module}({x})"
+        if len(self.to) == 1:
+            return call
+        sizes = [axis.size.value for axis in self.to]
+        if len(set(sizes)) == 1:
+            return f"{call}.chunk({len(sizes)}, dim=-1)"
+        return f"{call}.split({sizes}, dim=-1)"
+
+    @property
+    def label(self) -> str:
+        return f"linear[{self.path}]" + (" bias elsewhere" if self.bias_elsewhere else " bias" if self.bias else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertLinear(Op):
+    """One matrix per expert, applied to rows that are grouped by expert. Weight `[E, d_out, d_in]`."""
+
+    path: str
+    experts: Axis
+    top_k: int
+    d_in: Axis
+    to: Axis
+    init: Init = DEFAULT_INIT
+
+    def results(self, *inputs: Value) -> tuple[Result, ...]:
+        rows, _ = inputs
+        return (Result((*rows.axes[:-1], self.to)),)
+
+    def weights(self) -> tuple[Weight, ...]:
+        active = Fraction(self.top_k, self.experts.size.value)
+        return (Weight(self.path, (self.experts, self.to, self.d_in), self.init, active=active),)
+
+    def flops(self, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> Flops:
+        forward = mul(2, BATCH.symbol, TIME.symbol, self.top_k, self.d_in.symbol, self.to.symbol)
+        return Flops(forward, forward, 2 * forward)
+
+    def imports(self) -> tuple[tuple[str, str], ...]:
+        return ((".experts", "expert_linear"),)
+
+    def code(self, p: Printer) -> str:
+        rows, plan = p.inputs
+        group, name = self.path.split(".")
+        return f'expert_linear({rows}, self.{group}["{name}"], {plan})'
+
+    @property
+    def label(self) -> str:
+        return f"expert_linear[{self.path}]"
+
+
+def linear_parts(
+    b: Body,
+    path: str,
+    x: Value,
+    to: tuple[Axis, ...],
+    *,
+    bias: bool = False,
+    init: Init = DEFAULT_INIT,
+    bias_init: Init = Init("zeros_"),
+    bias_fp32: bool = False,
+) -> tuple[Value, ...]:
+    """Project `x` to several named parts of one matrix."""
+    op = Linear(path=path, d_in=x.width, to=to, bias=bias, init=init, bias_init=bias_init, bias_fp32=bias_fp32)
+    return b.apply(op, x)
+
+
+def linear(
+    b: Body,
+    path: str,
+    x: Value,
+    to: Axis,
+    *,
+    bias: bool = False,
+    init: Init = DEFAULT_INIT,
+    bias_init: Init = Init("zeros_"),
+    bias_fp32: bool = False,
+) -> Value:
+    """Project `x` to `to`; inside `Body.stacked`, with one matrix per expert."""
+    if b.stacked is not None:
+        return _expert_linear(b, b.stacked, path, x, to, init)
+    (y,) = linear_parts(b, path, x, (to,), bias=bias, init=init, bias_init=bias_init, bias_fp32=bias_fp32)
+    return y
+
+
+def out_linear(b: Body, path: str, x: Value, *, bias: bool = False) -> Value:
+    """The projection back to the residual stream, whose init is divided by sqrt(number of residual adds)."""
+    init = Init("normal_", (0.02,), residual_out=True)
+    return linear(b, path, x, b.d_model, bias=bias, init=init)
+
+
+def _expert_linear(b: Body, stack: StackedExperts, path: str, x: Value, to: Axis, init: Init) -> Value:
+    op = ExpertLinear(
+        path=f"{stack.name}.{path}", experts=stack.experts, top_k=stack.top_k, d_in=x.width, to=to, init=init
+    )
+    return b.one(op, x, stack.plan)

@@ -1,0 +1,131 @@
+"""Pointwise ops. They carry no weights and, as the field counts, no FLOPs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from archc.ir.body import Body
+from archc.ir.op import Op, Printer, Result
+from archc.ir.values import Value
+
+FUNCTIONAL = ("torch.nn", "functional as F")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pointwise(Op):
+    """A function of one value or several of the same shape."""
+
+    def results(self, *inputs: Value) -> tuple[Result, ...]:
+        return (Result(inputs[0].axes),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activation(Pointwise):
+    """An activation function, by its name in the language."""
+
+    function: str
+
+    EXPRESSIONS = {
+        "silu": "F.silu({x})",
+        "gelu": "F.gelu({x})",
+        "gelu_tanh": 'F.gelu({x}, approximate="tanh")',
+        "relu": "F.relu({x})",
+        "relu2": "F.relu({x}).square()",
+        "softplus": "F.softplus({x})",
+        "sigmoid": "F.sigmoid({x})",
+    }
+
+    def imports(self) -> tuple[tuple[str, str], ...]:
+        return (FUNCTIONAL,)
+
+    def code(self, p: Printer) -> str:
+        return self.EXPRESSIONS[self.function].format(x=p.inputs[0])
+
+    @property
+    def label(self) -> str:
+        return self.function
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mul(Pointwise):
+    def code(self, p: Printer) -> str:
+        return " * ".join(p.inputs)
+
+    @property
+    def label(self) -> str:
+        return "mul"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Add(Pointwise):
+    """The sum; as a residual add, the first operand is the stream and sets the dtype."""
+
+    def code(self, p: Printer) -> str:
+        return " + ".join(p.inputs)
+
+    @property
+    def label(self) -> str:
+        return "add"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale(Pointwise):
+    """Multiplication by a constant of the architecture."""
+
+    factor: float
+
+    def code(self, p: Printer) -> str:
+        return f"{p.inputs[0]} * {self.factor!r}"
+
+    @property
+    def label(self) -> str:
+        return f"scale {self.factor!r}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftCap(Pointwise):
+    """`cap * tanh(x / cap)` (Gemma 2, arXiv:2408.00118)."""
+
+    cap: float
+
+    def code(self, p: Printer) -> str:
+        return f"{self.cap!r} * ({p.inputs[0]} / {self.cap!r}).tanh()"
+
+    @property
+    def label(self) -> str:
+        return f"soft_cap {self.cap!r}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upcast(Pointwise):
+    """To at least float32: the residual stream of state-spaces' Mamba."""
+
+    def imports(self) -> tuple[tuple[str, str], ...]:
+        return ((".precision", "promote"),)
+
+    def code(self, p: Printer) -> str:
+        return f"{p.inputs[0]}.to(promote({p.inputs[0]}.dtype))"
+
+    @property
+    def label(self) -> str:
+        return "upcast"
+
+
+def activation(b: Body, function: str, x: Value) -> Value:
+    return b.one(Activation(function=function), x)
+
+
+def silu(b: Body, x: Value) -> Value:
+    return activation(b, "silu", x)
+
+
+def softplus(b: Body, x: Value) -> Value:
+    return activation(b, "softplus", x)
+
+
+def mul(b: Body, x: Value, y: Value) -> Value:
+    return b.one(Mul(), x, y)
+
+
+def add(b: Body, x: Value, y: Value) -> Value:
+    return b.one(Add(), x, y)

@@ -1,0 +1,85 @@
+"""The selective scan of Mamba. Source: Gu & Dao 2023, arXiv:2312.00752.
+
+    h[t] = exp(dt[t] A) h[t-1] + (dt[t] x[t]) B[t]        A = -exp(A_log), h [d_inner, d_state]
+    y[t] = C[t] · h[t] + D x[t]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from archc.ir.body import Body
+from archc.ir.op import Flops, Kernel, Op, Printer, Result
+from archc.ir.size import Size, Symbol, mul
+from archc.ir.values import BATCH, TIME, Axis, Init, State, Value, Weight
+
+
+def scan_flops(d_inner: Size, d_state: Size) -> Flops:
+    """Elementary operations of the recurrence, counted one by one.
+
+    Forward, per state: dt·A, exp, (dt x)·B, a·h + bx (2), C·h and its sum (2) = 7; per channel: dt·x, D·x and its add = 3.
+    Backward, per state: the first five again to re-derive h; g = a'·g' + dy·C (3); dC, dB, d(dt x) a product and a sum
+    each (6); g·h·a (2); its sums into dA (2) and ddt (2) = 20; per channel: dt·x, dx (3), ddt (2), dD (2) = 8.
+    """
+    channels = mul(BATCH.symbol, TIME.symbol, d_inner)
+    forward = channels * (7 * d_state + 3)
+    return Flops(forward, forward, channels * (20 * d_state + 8))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectiveScan(Op):
+    """Inputs x, dt `[B, T, d_inner]`, B, C `[B, T, d_state]`; owns A_log and D, kept in fp32."""
+
+    d_inner: Axis
+    d_state: Axis
+
+    def results(self, *inputs: Value) -> tuple[Result, ...]:
+        return (Result(inputs[0].axes),)
+
+    def weights(self) -> tuple[Weight, ...]:
+        a_log = Weight("A_log", (self.d_inner, self.d_state), Init("A_log_"), decay=False, keep_fp32=True)
+        return a_log, Weight("D", (self.d_inner,), Init("ones_"), decay=False, keep_fp32=True)
+
+    def state(self) -> tuple[State, ...]:
+        return (State("ssm", (self.d_inner, self.d_state), "ssm", "state"),)
+
+    def flops(self, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> Flops:
+        return scan_flops(self.d_inner.symbol, self.d_state.symbol)
+
+    def kernel(self, *, dt_bias: bool, dt_softplus: bool, gate: bool) -> Kernel:
+        flops = scan_flops(Symbol("d_inner"), Symbol("d_state"))
+        options: dict[str, int | bool | str] = {
+            "d_state": self.d_state.size.value,
+            "gate": gate,
+            "skip": True,
+            "dt_bias": dt_bias,
+            "dt_softplus": dt_softplus,
+            "flops_forward": str(flops.forward),
+            "flops_backward": str(flops.backward),
+        }
+        flags = "".join("_" + name for name in ("gate", "dt_bias", "dt_softplus") if options[name])
+        return Kernel("selective_scan", options, f"n{self.d_state.size.value}{flags}")
+
+    def kernels(self) -> tuple[Kernel, ...]:
+        return (self.kernel(dt_bias=False, dt_softplus=False, gate=False),)
+
+    def code(self, p: Printer) -> str:
+        (kernel,) = self.kernels()
+        x, dt, B, C = p.inputs
+        return self.call(p, kernel, f"{x}, {dt}, self.A_log, {B}, {C}, self.D")
+
+    def call(self, p: Printer, kernel: Kernel, operands: str) -> str:
+        state = f"state={p.state}.ssm if {p.state} else None"
+        return f"{p.kernel(kernel)}({operands}, positions={p.positions}, {state})"
+
+    @property
+    def mixes_tokens(self) -> bool:
+        return True
+
+    @property
+    def label(self) -> str:
+        return "selective_scan"
+
+
+def selective_scan(b: Body, x: Value, dt: Value, B: Value, C: Value) -> Value:
+    return b.one(SelectiveScan(d_inner=x.width, d_state=B.width), x, dt, B, C)
