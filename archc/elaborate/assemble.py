@@ -36,10 +36,11 @@ def build_layer(plan: LayerPlan, d_model: Axis, text: str) -> Layer:
     b = Body(d_model)
     start = stream = b.call_it(Value((BATCH, TIME, d_model)), "h")
     for name, kind in zip(sublayer_names(plan.sublayers), plan.sublayers, strict=True):
-        normed = plan.norm.apply(b, f"{name}_norm", stream)
+        normed = b.call_it(plan.norm.apply(b, f"{name}_norm", stream), "x")
         branch = kind.run(b, name, normed)
         if plan.branch_scale is not None:
             branch = b.one(Scale(factor=plan.branch_scale), branch)
+        b.call_it(branch, "delta")
         stream = b.call_it(add(b, stream, branch), "h")
     graph, scopes = b.finish((start,), (stream,))
     return Layer(graph, scopes, text, plan)

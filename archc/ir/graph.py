@@ -6,7 +6,7 @@ that a thousand million layers cost nothing. networkx answers the questions abou
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -165,6 +165,25 @@ def unrolled(stack: tuple[Stack, ...]) -> Iterator[Layer]:
         else:
             for _ in range(element.count):
                 yield from unrolled(element.body)
+
+
+def op_graphs(graph: Graph) -> Iterator[OpGraph]:
+    """Every distinct op graph of a model: prologue, layers, epilogue."""
+    yield graph.prologue
+    for layer in counts(graph.stack):
+        yield layer.graph
+    yield graph.epilogue
+
+
+def rewrite(graph: Graph, change: Callable[[OpGraph], OpGraph]) -> Graph:
+    """The model with every op graph replaced by `change` of it."""
+    layers = {layer: replace(layer, graph=change(layer.graph)) for layer in counts(graph.stack)}
+    return replace(
+        graph,
+        prologue=change(graph.prologue),
+        stack=map_layers(graph.stack, layers),
+        epilogue=change(graph.epilogue),
+    )
 
 
 def map_layers(stack: tuple[Stack, ...], mapping: dict[Layer, Layer]) -> tuple[Stack, ...]:

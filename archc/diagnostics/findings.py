@@ -1,8 +1,4 @@
-"""Diagnostics: where in a source, what is wrong, what to do about it.
-
-A `Diagnostic` is data; `render` turns it into text in the manner of rustc and ruff. Nothing in this
-module prints or exits: `archc.cli` does.
-"""
+"""What a finding is: a span in a source, labels, a code, a sentence, a way out."""
 
 from __future__ import annotations
 
@@ -11,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Literal
+
+from archc.diagnostics.pages import declared
 
 Severity = Literal["error", "warning"]
 
@@ -21,11 +19,17 @@ class Source:
 
     name: str
     text: str
-    line_starts: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    _line_starts: list[int] = field(default_factory=list, init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        starts = [0, *(i + 1 for i, char in enumerate(self.text) if char == "\n")]
-        object.__setattr__(self, "line_starts", tuple(starts))
+    @property
+    def line_starts(self) -> list[int]:
+        """The offset of each line's first character; found when first asked for, for errors alone want it."""
+        if not self._line_starts:
+            starts = [0]
+            while (end := self.text.find("\n", starts[-1])) >= 0:
+                starts.append(end + 1)
+            self._line_starts.extend(starts)
+        return self._line_starts
 
     def position(self, offset: int) -> tuple[int, int]:
         """1-based line and 1-based column (in code points) of a character offset."""
@@ -109,7 +113,12 @@ class Report:
 
 def error(code: str, message: str, span: Span, label: str = "", *more: Label, help: str | None = None) -> Diagnostic:
     """An error with its primary label at `span`."""
-    return Diagnostic(code, message, (Label(span, label, primary=True), *more), help)
+    return Diagnostic(declared(code), message, (Label(span, label, primary=True), *more), help)
+
+
+def warning(code: str, message: str, span: Span, label: str = "", *more: Label, help: str | None = None) -> Diagnostic:
+    """A warning with its primary label at `span`."""
+    return Diagnostic(declared(code), message, (Label(span, label, primary=True), *more), help, "warning")
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

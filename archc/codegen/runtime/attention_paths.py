@@ -1,0 +1,264 @@
+"""The implementations of attention, and the choice between them.
+
+Which implementation runs, forward and backward alike:
+
+* CUDA, float16 and bfloat16, heads up to 256 wide: the FlashAttention-2 kernels that PyTorch ships. Windows, grouped
+  heads and packed documents are native; finding the documents' bounds waits for the GPU once a batch. A document that
+  restarts within a cache is the exception and takes the last path.
+* CPU: PyTorch's blocked CPU kernel, with keys and values repeated for grouped heads, and with an explicit mask for
+  windows and documents.
+* Everything else (CUDA float32 and float64 among it): plain matrix products in `promote(dtype)`, which hold the whole
+  [T, S] score matrix.
+"""
+
+import weakref
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .precision import promote
+
+FLASH_WIDTH = 256
+"""The widest head of the FlashAttention kernels; they take multiples of 8, to which narrower heads are padded."""
+
+
+def forward(
+    q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None, scale: float, window: int | None
+) -> tuple[Tensor, Tensor]:
+    """Attention of the last T of S tokens: q `[B, T, H, K]`, k and v `[B, S, G, .]`."""
+    T, S = q.shape[1], k.shape[1]
+    if _is_flash(q, v) and (positions is None or T == S):
+        return _flash_forward(q, k, v, positions, scale, window)
+    if q.device.type == "cpu":
+        return _cpu_forward(q, k, v, _cpu_mask(q, k, positions, window), scale)
+    return math_forward(q, k, v, visible(T, S, positions, window, q.device), scale)
+
+
+def backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    positions: Tensor | None,
+    scale: float,
+    window: int | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k and v; all have T tokens."""
+    if _is_flash(q, v):
+        return _flash_backward(grad, q, k, v, out, lse, positions, scale, window)
+    if q.device.type == "cpu":
+        return _cpu_backward(grad, q, k, v, out, lse, _cpu_mask(q, k, positions, window), scale)
+    return math_backward(grad, q, k, v, out, visible(q.shape[1], k.shape[1], positions, window, q.device), scale)
+
+
+def decode(
+    q: Tensor, k: Tensor, v: Tensor, length: Tensor, positions: Tensor | None, scale: float, window: int | None
+) -> Tensor:
+    """Attention of one token that the cache already holds: whom it sees depends on ages alone, not on the order."""
+    capacity = k.shape[1]
+    reach = length.view(1) if positions is None else positions[:, 0]  # how many tokens back, [1 or B]
+    if _is_flash(q, v) and (window is None or (positions is None and capacity <= window)):
+        first = length - reach if window is None else torch.zeros_like(reach)
+        return _flash_decode(q, k.to(q.dtype), v.to(q.dtype), first, (reach + 1).clamp(max=capacity), scale)
+    filled = min(int(length) + 1, capacity) if length.device.type == "cpu" else capacity
+    age = (length - torch.arange(filled, device=q.device)) % capacity
+    reach = torch.minimum(reach, length if window is None else length.clamp(max=window - 1))
+    mask = (age <= reach[:, None])[:, None]  # [1 or B, 1, filled]
+    return math_forward(q, k[:, :filled].to(q.dtype), v[:, :filled].to(q.dtype), mask, scale)[0]
+
+
+def visible(T: int, S: int, positions: Tensor | None, window: int | None, device: torch.device | None = None) -> Tensor:
+    """Which of S keys each of the last T tokens sees, `[1 or B, T, S]`."""
+    query = torch.arange(S - T, S, device=device)[:, None]
+    key = torch.arange(S, device=device)
+    reach = query[None] if positions is None else positions[..., None]
+    if window is not None:
+        reach = reach.clamp(max=window - 1)
+    return (key <= query) & (key >= query - reach)
+
+
+def _grouped(x: Tensor, groups: int) -> Tensor:
+    """`[B, T, H, K]` as `[B, T, G, H / G, K]`."""
+    return x.view(*x.shape[:2], groups, -1, x.shape[3])
+
+
+# Plain matrix products.
+
+
+def math_forward(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Attention under a mask `[1 or B, T, S]`, and the rows' log-sum-exp `[B, H, T]`."""
+    G = k.shape[2]
+    p, lse = _probabilities(q, k, mask, scale)
+    out = torch.einsum("bgrts,bsgv->btgrv", p, v.to(p.dtype))
+    return out.flatten(2, 3).to(q.dtype), lse.view(q.shape[0], G * lse.shape[2], q.shape[1])
+
+
+def math_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, mask: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k and v under a mask `[1 or B, T, S]`."""
+    p, _ = _probabilities(q, k, mask, scale)
+    qs, dy, y = (_grouped(x.to(p.dtype), k.shape[2]) for x in (q, grad, out))
+    dv = torch.einsum("bgrts,btgrv->bsgv", p, dy)
+    dp = torch.einsum("btgrv,bsgv->bgrts", dy, v.to(p.dtype))
+    ds = p * (dp - torch.einsum("btgrv,btgrv->bgrt", dy, y)[..., None]) * scale
+    dq = torch.einsum("bgrts,bsgk->btgrk", ds, k.to(p.dtype)).flatten(2, 3)
+    dk = torch.einsum("bgrts,btgrk->bsgk", ds, qs)
+    return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype)
+
+
+def _probabilities(q: Tensor, k: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """softmax(scale * q k^T) `[B, G, H / G, T, S]` and the log-sum-exp `[B, G, H / G, T]`."""
+    compute = promote(q.dtype)
+    scores = torch.einsum("btgrk,bsgk->bgrts", _grouped(q.to(compute), k.shape[2]), k.to(compute)) * scale
+    scores = scores.masked_fill(~mask[:, None, None], -torch.inf)
+    lse = scores.logsumexp(-1)
+    return (scores - lse[..., None]).exp(), lse
+
+
+# PyTorch's CPU kernel. It wants heads before time, as many key heads as query heads, and one head width.
+
+
+def _cpu_mask(q: Tensor, k: Tensor, positions: Tensor | None, window: int | None) -> Tensor | None:
+    """The additive mask `[1 or B, 1, T, S]`, or None if the kernel's own causal one is meant."""
+    T, S = q.shape[1], k.shape[1]
+    if T == S and positions is None and (window is None or window >= T):
+        return None
+    mask = visible(T, S, positions, window)
+    return torch.zeros(mask.shape, dtype=q.dtype).masked_fill_(~mask, -torch.inf)[:, None]
+
+
+def _cpu_forward(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    out, lse = kernel(*_cpu_layout(q, k, v), 0.0, mask is None, attn_mask=mask, scale=scale)
+    return out.transpose(1, 2)[..., : v.shape[3]], lse
+
+
+def _cpu_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, mask: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    width = max(q.shape[3], v.shape[3])
+    dy, y = (x.transpose(1, 2) for x in _padded(width, grad, out))
+    grads = kernel(dy, *_cpu_layout(q, k, v), y, lse, 0.0, mask is None, attn_mask=mask, scale=scale)
+    dq, dk, dv = (x.transpose(1, 2) for x in grads)
+    dk, dv = (_grouped(x, k.shape[2]).sum(3) for x in (dk, dv))
+    return dq[..., : q.shape[3]], dk[..., : k.shape[3]], dv[..., : v.shape[3]]
+
+
+def _cpu_layout(q: Tensor, k: Tensor, v: Tensor) -> list[Tensor]:
+    """Heads before time, keys and values repeated for grouped heads, all of one width."""
+    repeats = q.shape[2] // k.shape[2]
+    if repeats > 1:
+        k, v = k.repeat_interleave(repeats, 2), v.repeat_interleave(repeats, 2)
+    return [x.transpose(1, 2) for x in _padded(max(q.shape[3], v.shape[3]), q, k, v)]
+
+
+def _padded(width: int, *tensors: Tensor) -> list[Tensor]:
+    """Zeros appended to the last dimension: they add nothing to a score, and zero columns to an output."""
+    return [x if x.shape[-1] == width else F.pad(x, (0, width - x.shape[-1])) for x in tensors]
+
+
+# PyTorch's FlashAttention-2 kernels. They take [B, T, H, K], or packed documents as [tokens, H, K] and their bounds.
+
+
+def _is_flash(q: Tensor, v: Tensor) -> bool:
+    fits = max(q.shape[3], v.shape[3]) <= FLASH_WIDTH
+    return q.is_cuda and q.dtype in (torch.float16, torch.bfloat16) and fits
+
+
+def _flash_layout(*tensors: Tensor) -> list[Tensor]:
+    """All of one width, a multiple of 8, and contiguous along it."""
+    width = max(x.shape[-1] for x in tensors) + 7 & ~7
+    return [x if x.stride(-1) == 1 else x.contiguous() for x in _padded(width, *tensors)]
+
+
+def _flash_forward(
+    q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None, scale: float, window: int | None
+) -> tuple[Tensor, Tensor]:
+    B, T, H, _ = q.shape
+    width = v.shape[3]
+    bounds, longest_q, longest_k = (None, T, k.shape[1])
+    q, k, v = _flash_layout(q, k, v)
+    if positions is not None:
+        bounds, longest_q = _documents(positions)
+        longest_k = longest_q
+        q, k, v = q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
+    out, lse, *_ = torch.ops.aten._flash_attention_forward(
+        *(q, k, v, bounds, bounds, longest_q, longest_k, 0.0, True, False),
+        scale=scale,
+        window_size_left=-1 if window is None else window - 1,
+        window_size_right=0,
+    )
+    if positions is not None:  # [H, B * T]
+        lse = lse.view(H, B, T).transpose(0, 1)
+    return out.view(B, T, H, -1)[..., :width], lse
+
+
+def _flash_backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    positions: Tensor | None,
+    scale: float,
+    window: int | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    T, shapes = q.shape[1], (q.shape, k.shape, v.shape)
+    bounds, longest = None, T
+    grad, q, k, v, out = _flash_layout(grad, q, k, v, out)
+    if positions is not None:
+        bounds, longest = _documents(positions)
+        grad, q, k, v, out = (x.flatten(0, 1) for x in (grad, q, k, v, out))
+        lse = lse.transpose(0, 1).flatten(1)
+    unused = torch.empty(2, dtype=torch.uint64, device=q.device)  # the state of the dropout that there is not
+    grads = torch.ops.aten._flash_attention_backward(
+        *(grad, q, k, v, out, lse, bounds, bounds, longest, longest, 0.0, True, unused, unused),
+        scale=scale,
+        window_size_left=-1 if window is None else window - 1,
+        window_size_right=0,
+    )
+    dq, dk, dv = (x.view(*shape[:3], -1)[..., : shape[3]] for x, shape in zip(grads, shapes, strict=True))
+    return dq, dk, dv
+
+
+def _flash_decode(q: Tensor, k: Tensor, v: Tensor, first: Tensor, count: Tensor, scale: float) -> Tensor:
+    """One query a sequence against slots first .. first + count - 1 of its cache; both `[1 or B]`, read on the GPU."""
+    B, capacity, width = q.shape[0], k.shape[1], v.shape[3]
+    q, k, v = _flash_layout(q, k, v)
+    each = torch.arange(B + 1, dtype=torch.int32, device=q.device)
+    bounds = each * capacity
+    bounds[:B] += first
+    out, *_ = torch.ops.aten._flash_attention_forward(
+        *(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), each, bounds, 1, capacity, 0.0, False, False),
+        scale=scale,
+        seqused_k=count.int().expand(B).contiguous(),
+    )
+    attended: Tensor = out[:, None, :, :width]
+    return attended
+
+
+_known_documents: list[tuple[weakref.ref[Tensor], int, tuple[Tensor, int]]] = []
+
+
+def _documents(positions: Tensor) -> tuple[Tensor, int]:
+    """Bounds `[n + 1]` int32 of the documents in the flattened batch, and the length of the longest.
+
+    The answer is kept for the next layer and the backward pass, which ask with the same tensor.
+    """
+    for tensor, version, documents in _known_documents:
+        if tensor() is positions and positions._version == version:
+            return documents
+    starts = positions == 0
+    starts[:, 0] = True  # rows are separate, whatever index they begin with
+    end = torch.tensor([positions.numel()], device=positions.device)
+    bounds = torch.cat((starts.flatten().nonzero().flatten(), end)).int()
+    documents = bounds, int(bounds.diff().max())
+    if not positions.is_inference():  # those have no version to tell a change by
+        _known_documents[:] = [(weakref.ref(positions), positions._version, documents)]
+    return documents

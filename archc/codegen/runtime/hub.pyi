@@ -1,0 +1,5 @@
+"""What the hub.py of every generated package offers: its checkpoint family's names and configuration."""
+
+FAMILY: str | None
+CONFIG: dict[str, object]
+ROWS: tuple[tuple[str, str], ...]
