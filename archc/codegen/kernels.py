@@ -9,6 +9,7 @@ in the template, and nothing is left to decide when the emitted file runs except
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -38,6 +39,8 @@ class SelectiveScan(Kernel):
     dt_softplus: bool
     flops_forward: str
     flops_backward: str
+    steps: int = 4  # tokens whose inputs forward loads together: one latency for all
+    backward_steps: int = 2  # tokens whose states backward holds in registers: 4 spill
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -51,14 +54,9 @@ class SelectiveScan(Kernel):
         return ("x", "dt", "B", "C", *(("z",) if self.gate else ()))
 
     @property
-    def load_arguments(self) -> str:
-        """What the kernels give to `load_tokens`: pointers with the distance between tokens."""
-        return ", ".join(f"{name}_ptr, {name}_t" for name in self.activations) + (", bias" if self.dt_bias else "")
-
-    @property
-    def step_arguments(self) -> str:
-        """The same for a single token."""
-        return ", ".join(f"{name}_ptr, 0" for name in self.activations) + (", bias" if self.dt_bias else "")
+    def single_token(self) -> str:
+        """The distances between the tokens of the activations when there is one."""
+        return ", ".join("0" for _ in self.activations)
 
     @property
     def block_n(self) -> int:
@@ -69,16 +67,6 @@ class SelectiveScan(Kernel):
     def block_d(self) -> int:
         """Channels of a program: 512 states in one warp, 16 registers a thread, but no more channels than threads."""
         return max(1, min(32, 512 // self.block_n))
-
-    @property
-    def steps(self) -> int:
-        """Tokens whose inputs forward loads together, which hides the latency of all loads but the first."""
-        return 4
-
-    @property
-    def backward_steps(self) -> int:
-        """Tokens whose states and decays backward holds in registers at once."""
-        return 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +81,21 @@ class CausalConv1d(Kernel):
     silu: bool
     flops_forward: str
     flops_backward: str
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The tensors of the signature, in order."""
+        return ("x", "weight", "bias") if self.bias else ("x", "weight")
+
+    @property
+    def last(self) -> int:
+        """How many earlier tokens a token sees."""
+        return self.width - 1
+
+    @property
+    def sums(self) -> int:
+        """Sums over tokens that backward takes for each channel."""
+        return self.width + self.bias
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,10 +129,18 @@ def _render(file: str, view: Kernel) -> str:
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("archc.codegen"),
+    package = jinja2.PackageLoader("archc.codegen")
+
+    def load(name: str) -> str:
+        # Jinja's own line statements swallow the blank lines that follow them.
+        source = package.get_source(environment, name)[0]
+        return re.sub(r"^ *#% *(.*)$", r"{% \1 %}", source, flags=re.MULTILINE)
+
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(load),
         undefined=jinja2.StrictUndefined,
-        line_statement_prefix="#%",
+        trim_blocks=True,
         keep_trailing_newline=True,
         autoescape=False,
     )
+    return environment

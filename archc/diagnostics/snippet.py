@@ -72,7 +72,7 @@ class Snippet:
         """The source line itself, then what is drawn under it."""
         marks = sorted((mark for mark in self.inline if mark.first == number), key=lambda mark: mark.start)
         line = _Line(self.source.line(number), self._pointed_at(number))
-        indent = 2 * len(self.bars) + bool(self.bars)
+        indent = 2 * len(self.bars)
         yield self._barred(number, head=True).put(indent, line.text)
         for row in _underlines(marks, line, indent):
             yield self._barred(number, row)

@@ -39,6 +39,19 @@ _WAYS = {
 }
 
 
+_PAIRS = {
+    "->": "a layer is fed from its right: `mamba2 <- g`",
+    "=>": "a layer is fed from its right: `mamba2 <- g`",
+    "==": "write `=`",
+    ":=": "write `=`",
+    "&&": "parallel mixers are joined by `||`",
+    "//": "a comment begins with `#`",
+    "/*": "a comment begins with `#`",
+}
+
+_MEANT = {"==": "=", ":=": "=", "&&": "||", "&": "||", "|": "||", "{": "<", "}": ">"}
+
+
 def explain_sign(lexeme: Lexeme) -> Diagnostic:
     """A character that is no part of the language."""
     char = lexeme.text[0]
@@ -47,6 +60,17 @@ def explain_sign(lexeme: Lexeme) -> Diagnostic:
     plain = _plain(char)
     way_out = f"write `{plain}`" if plain else _WAYS.get(char)
     return error("unexpected-character", f"{_shown(char)} is not part of the language.", lexeme.span, help=way_out)
+
+
+def explain_pair(lexeme: Lexeme) -> Diagnostic:
+    """A sign of two characters that other languages use."""
+    sign = lexeme.text[:2]
+    return error("unexpected-character", f"`{sign}` is not part of the language.", lexeme.span, help=_PAIRS[sign])
+
+
+def plain_sign(lexeme: Lexeme) -> str | None:
+    """The sign of the language that a bad one was probably meant to be."""
+    return _MEANT.get(lexeme.text[:2]) or _plain(lexeme.text[0])
 
 
 def explain_word(lexeme: Lexeme) -> Diagnostic:
@@ -80,6 +104,8 @@ def is_invisible(char: str) -> bool:
 
 def _plain(char: str) -> str | None:
     """The ASCII text that `char` stands for or looks like, if there is one."""
+    if char.isascii():
+        return None
     if char in _SIGNS or char in _LETTERS:
         return _SIGNS.get(char) or _LETTERS[char]
     digit = unicodedata.digit(char, None)

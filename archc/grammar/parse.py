@@ -10,7 +10,8 @@ from archc.diagnostics import Diagnostic, DiagnosticError, Source, Span, error
 from archc.grammar.depth import too_deep
 from archc.grammar.layout import CLOSERS, OPENERS, split
 from archc.grammar.lexemes import Lexeme
-from archc.grammar.mistakes import Place, explain
+from archc.grammar.mistakes import explain
+from archc.grammar.place import Place
 from archc.grammar.scan import Scan, scan
 from archc.grammar.tables import tables
 from archc.grammar.tree import Expr, Spec, Statement
@@ -24,12 +25,13 @@ def parse(source: Source) -> Spec:
     found = _scan(source)
     layout = split(found.lexemes)
     findings = found.findings + layout.findings
+    earlier = tuple(findings)
     statements: list[Statement] = []
     previous: list[Lexeme] = []
     for lexemes in layout.statements:
         if len(findings) >= MAX_FINDINGS:
             break
-        statements.append(cast(Statement, _Run("statement", lexemes, previous, findings).run()))
+        statements.append(cast(Statement, _Run("statement", lexemes, previous, findings, earlier).run()))
         previous = lexemes
     _raise_if(findings)
     span = Span(source, 0, len(source.text))
@@ -45,7 +47,7 @@ def parse_expr(source: Source, start: int = 0) -> Expr:
         end = Span(source, start, len(source.text))
         findings.append(error("missing-value", "A value is missing.", end, help="write a value, as `4096` or `none`"))
     lexemes = [lexeme for statement in layout.statements for lexeme in statement]
-    expression = _Run("expression", lexemes, [], findings).run() if lexemes else None
+    expression = _Run("expression", lexemes, [], findings, tuple(findings)).run() if lexemes else None
     _raise_if(findings)
     return cast(Expr, expression)
 
@@ -57,24 +59,43 @@ def _scan(source: Source, start: int = 0) -> Scan:
         raise DiagnosticError(
             error("source-too-large", message, Span(source, 0, 0), help="a spec describes a layer once: repeat it with `xN`")
         )
+    if "\0" in source.text:
+        at = source.text.index("\0")
+        raise DiagnosticError(
+            error("not-text", "This is not a text file.", Span(source, at, at + 1), "a NUL character", help="a spec is text in UTF-8")
+        )
     return scan(source, start)
 
 
 def _raise_if(findings: list[Diagnostic]) -> None:
     """Abandon the source if anything was found, in the order of the text."""
     if findings:
-        unique = dict.fromkeys(findings)
-        raise DiagnosticError(*sorted(unique, key=lambda finding: finding.labels[0].span.start)[:MAX_FINDINGS])
+        apart = [finding for finding in dict.fromkeys(findings) if not any(_inside(finding, other) for other in findings)]
+        raise DiagnosticError(*sorted(apart, key=lambda finding: finding.labels[0].span.start)[:MAX_FINDINGS])
+
+
+def _inside(finding: Diagnostic, other: Diagnostic) -> bool:
+    """Whether `finding` is about a part of what `other` is about."""
+    a, b = finding.labels[0].span, other.labels[0].span
+    return (a.start, a.end) != (b.start, b.end) and b.start <= a.start and a.end <= b.end and a.start < a.end
 
 
 class _Run:
     """One statement (or expression) through lark's parser, which goes on behind every error."""
 
-    def __init__(self, start: str, lexemes: list[Lexeme], previous: list[Lexeme], findings: list[Diagnostic]) -> None:
+    def __init__(
+        self,
+        start: str,
+        lexemes: list[Lexeme],
+        previous: list[Lexeme],
+        findings: list[Diagnostic],
+        earlier: tuple[Diagnostic, ...],
+    ) -> None:
         self.start = start
         self.lexemes = lexemes
         self.previous = previous
         self.findings = findings
+        self.earlier = earlier  # those of the lexer and the layout
         self.machine = tables().parse_interactive(start=start)
         self.marks: list[int] = []  # height of the parser's stack behind each open bracket
         self.at = 0
@@ -114,7 +135,14 @@ class _Run:
 
     def _report(self, unexpected: UnexpectedToken) -> None:
         place = Place(self.start, self.lexemes, self.at, self.previous, frozenset(unexpected.expected))
-        self.findings.append(explain(place))
+        if not self._follows_from_another(place):
+            self.findings.append(explain(place))
+
+    def _follows_from_another(self, place: Place) -> bool:
+        """Whether the lexer or the layout found something here: what the parser says then is only its echo."""
+        start, end = (place.before or place.at).start, place.at.end
+        spans = (finding.labels[0].span for finding in self.earlier)
+        return any(span.start <= end and start <= span.end for span in spans)
 
     def _recover(self) -> bool:
         """Go on at the next `,` or at the end of the bracket at hand; false if there is none."""

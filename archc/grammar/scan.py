@@ -28,12 +28,16 @@ _CHECKS: dict[str, Callable[[Lexeme], Diagnostic | None]] = {
     "TOPK": numbers.check_count,
     "BAD_NUMBER": numbers.explain_bad_number,
     "BAD_WORD": characters.explain_word,
+    "BAD_PAIR": characters.explain_pair,
     "BAD_SIGN": characters.explain_sign,
 }
 
 # What the parser is given in place of a lexeme that was reported; other signs are left out.
 _STAND_INS = {"NUMBER": ("NUMBER", "1"), "BAD_NUMBER": ("NUMBER", "1"), "BAD_WORD": ("NAME", "_"),
               "REPEAT": ("REPEAT", "x1"), "TOPK": ("TOPK", "top1/1")}  # fmt: skip
+_SIGNS = {"<": "LESS", ">": "MORE", "(": "LPAR", ")": "RPAR", "[": "LSQB", "]": "RSQB", ",": "COMMA", "=": "EQUAL",
+          "+": "PLUS", "-": "MINUS", "*": "STAR", "/": "SLASH", "||": "PARALLEL", "<-": "FEED", "..": "DOTS",
+          ";": "SEMICOLON"}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -48,6 +52,7 @@ class Scan:
 def scan(source: Source, start: int = 0) -> Scan:
     """The lexemes of `source` from offset `start` on."""
     found = Scan()
+    run: Lexeme | None = None  # of equal bad signs, which are one mistake
     line_start = start  # -1 as soon as the line has a lexeme
     for token in tables().lex(source.text[start:] if start else source.text):
         kind = token.type
@@ -62,6 +67,11 @@ def scan(source: Source, start: int = 0) -> Scan:
         if kind == "COMMENT":
             _comment(found, lexeme, own_line=line_start >= 0)
             continue
+        if kind == "BAD_SIGN" and run and run.end == offset and run.text[0] == lexeme.text:
+            run.end = lexeme.end
+            found.findings[-1] = characters.explain_sign(run)
+            continue
+        run = lexeme if kind == "BAD_SIGN" else None
         if line_start >= 0:
             lexeme.indent = len(source.text[line_start:offset].expandtabs(8))
             line_start = -1
@@ -89,6 +99,9 @@ def _check(found: Scan, lexeme: Lexeme) -> None:
         found.lexemes.append(lexeme)
         return
     found.findings.append(finding)
-    if lexeme.type in _STAND_INS:
-        kind, text = _STAND_INS[lexeme.type]
-        found.lexemes.append(Lexeme(kind, text, lexeme.source, lexeme.start, lexeme.end, lexeme.indent))
+    stand_in = _STAND_INS.get(lexeme.type)
+    if stand_in is None:
+        sign = characters.plain_sign(lexeme)
+        stand_in = (_SIGNS[sign], sign) if sign in _SIGNS else None
+    if stand_in is not None:
+        found.lexemes.append(Lexeme(*stand_in, lexeme.source, lexeme.start, lexeme.end, lexeme.indent))

@@ -30,7 +30,7 @@ TABLES = Path(__file__).with_name("arch.tables.json")
 class _Unruled:
     """Tells lark to keep the terminals that no rule names; layout and the checks of `scan` want them."""
 
-    always_accept = ("NEWLINE", "SEMICOLON", "COMMENT", "BAD_WORD", "BAD_NUMBER", "BAD_SIGN")
+    always_accept = ("NEWLINE", "SEMICOLON", "COMMENT", "BAD_WORD", "BAD_NUMBER", "BAD_PAIR", "BAD_SIGN")
 
     def process(self, stream: Iterator[Token]) -> Iterator[Token]:
         return stream

@@ -60,17 +60,30 @@ class Module:
     comment: str = ""
 
 
+def attribute(path: str) -> str:
+    """The Python for a weight or submodule by its path: `self.in_proj.weight`, `self.A_log`, `self.experts["up_proj"]`."""
+    head, _, rest = path.partition(".")
+    return f"self.{path}" if rest in ("", "weight", "bias") else f'self.{head}["{rest}"]'
+
+
 @dataclass(frozen=True, slots=True)
 class Printer:
-    """What an op may write into its line of Python: operands, weights and names that the generator chose."""
+    """What an op may write into its line of Python: operands, weights, and names that the generator chose.
+
+    `kernel(k)` is the name of the function of a generated kernel file, `kernel(k, "add_")` of its sibling with that prefix.
+    """
 
     inputs: Sequence[str]
-    kernel: Callable[[Kernel], str] = field(repr=False)
+    kernel: Callable[..., str] = field(repr=False)
     positions: str = "positions"
-    state: str = "state"
+    cache: str = "cache"
+
+    def held(self, field_name: str) -> str:
+        """The keyword argument that hands an op its part of the cache, if there is a cache."""
+        return f"state={self.cache}.{field_name} if {self.cache} else None"
 
     def weight(self, path: str) -> str:
-        return f"self.{path}"
+        return attribute(path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,10 +113,6 @@ class Op(ABC):
     def flops(self, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> Flops:
         """Operations of one use. Pointwise ops and norms count nothing, as the field counts."""
         return Flops()
-
-    def kernels(self) -> tuple[Kernel, ...]:
-        """Generated kernel files that `code` calls."""
-        return ()
 
     def imports(self) -> tuple[tuple[str, str], ...]:
         """(module, name) pairs that `code` needs: siblings in the package, or ("torch.nn", "functional as F")."""

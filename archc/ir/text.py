@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from archc.ir.graph import Graph, Layer, OpGraph, Stack, Use, counts
+from archc.ir.graph import Graph, Layer, OpGraph, Stack, Use, counts, op_graphs
 from archc.ir.values import Value
 
 
@@ -16,6 +16,19 @@ def graph_text(graph: Graph) -> str:
         lines += [f"{name}: {layer.text}", *_indent(program_lines(layer.graph))]
     lines += ["epilogue", *_indent(program_lines(graph.epilogue)), "stack", *_indent(_stack_lines(graph.stack, names))]
     return "\n".join(lines) + "\n"
+
+
+def meaning(graph: Graph) -> str:
+    """Everything that makes two models different, as text: ops with all their options, weights, sizes and the stack.
+
+    Names of the model and of the spec's `let`s are no part of it, nor is the context length.
+    """
+    names = {layer: f"layer{i}" for i, layer in enumerate(counts(graph.stack))}
+    lines = []
+    for op_graph in op_graphs(graph):
+        lines += [f"{node.scope}: {node.op!r}" for node in op_graph.nodes]
+        lines += list(program_lines(op_graph))
+    return "\n".join([*lines, *_stack_lines(graph.stack, names)])
 
 
 def program_lines(graph: OpGraph) -> Iterator[str]:

@@ -120,8 +120,7 @@ class Attention(Op):
 
     def code(self, p: Printer) -> str:
         window = "" if self.window is None else f", window={self.window}"
-        state = f"state={p.state}.kv if {p.state} else None"
-        return f"attention({', '.join(p.inputs)}, scale={self.scale!r}{window}, positions={p.positions}, {state})"
+        return f"attention({', '.join(p.inputs)}, scale={self.scale!r}{window}, positions={p.positions}, {p.held('kv')})"
 
     @property
     def mixes_tokens(self) -> bool:

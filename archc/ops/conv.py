@@ -18,7 +18,7 @@ def conv_flops(channels: Size, width: Size) -> Flops:
 
 def conv_kernel(width: int, bias: bool, silu: bool) -> Kernel:
     flops = conv_flops(Symbol("channels"), Symbol("d_conv"))
-    options = {
+    options: dict[str, int | bool | str] = {
         "width": width,
         "bias": bias,
         "silu": silu,
@@ -65,16 +65,11 @@ class CausalConv1d(Op):
     def kernel(self, silu: bool) -> Kernel:
         return conv_kernel(self.width.size.value, self.bias, silu)
 
-    def kernels(self) -> tuple[Kernel, ...]:
-        return (self.kernel(silu=False),)
-
     def call(self, p: Printer, silu: bool) -> str:
         module = p.weight(self.path)
         bias = f", {module}.bias" if self.bias else ""
-        state = f"state={p.state}.conv if {p.state} else None"
-        return (
-            f"{p.kernel(self.kernel(silu))}({p.inputs[0]}, {module}.weight{bias}, positions={p.positions}, {state})"
-        )
+        name = p.kernel(self.kernel(silu))
+        return f"{name}({p.inputs[0]}, {module}.weight{bias}, positions={p.positions}, {p.held('conv')})"
 
     def code(self, p: Printer) -> str:
         return self.call(p, silu=False)

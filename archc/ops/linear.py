@@ -99,8 +99,7 @@ class ExpertLinear(Op):
 
     def code(self, p: Printer) -> str:
         rows, plan = p.inputs
-        group, name = self.path.split(".")
-        return f'expert_linear({rows}, self.{group}["{name}"], {plan})'
+        return f"expert_linear({rows}, {p.weight(self.path)}, {plan})"
 
     @property
     def label(self) -> str:

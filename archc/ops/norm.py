@@ -28,9 +28,6 @@ class RMSNorm(Op):
     def modules(self) -> tuple[Module, ...]:
         return (Module(self.path, f"nn.RMSNorm({self.width.size.value}, eps={self.eps!r})"),)
 
-    def kernels(self) -> tuple[Kernel, ...]:
-        return (RMS_NORM_KERNEL,)
-
     def code(self, p: Printer) -> str:
         name = p.kernel(RMS_NORM_KERNEL)
         return f"{name}({p.inputs[0]}, {p.weight(self.path)}.weight, {self.eps!r})"

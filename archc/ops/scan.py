@@ -60,17 +60,13 @@ class SelectiveScan(Op):
         flags = "".join("_" + name for name in ("gate", "dt_bias", "dt_softplus") if options[name])
         return Kernel("selective_scan", options, f"n{self.d_state.size.value}{flags}")
 
-    def kernels(self) -> tuple[Kernel, ...]:
-        return (self.kernel(dt_bias=False, dt_softplus=False, gate=False),)
-
     def code(self, p: Printer) -> str:
-        (kernel,) = self.kernels()
+        kernel = self.kernel(dt_bias=False, dt_softplus=False, gate=False)
         x, dt, B, C = p.inputs
         return self.call(p, kernel, f"{x}, {dt}, self.A_log, {B}, {C}, self.D")
 
     def call(self, p: Printer, kernel: Kernel, operands: str) -> str:
-        state = f"state={p.state}.ssm if {p.state} else None"
-        return f"{p.kernel(kernel)}({operands}, positions={p.positions}, {state})"
+        return f"{p.kernel(kernel)}({operands}, positions={p.positions}, {p.held('ssm')})"
 
     @property
     def mixes_tokens(self) -> bool:

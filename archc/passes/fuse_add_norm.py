@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from archc.ir.graph import Graph, Node, OpGraph, counts, map_layers
-from archc.ir.op import Kernel, Printer
+from archc.ir.op import Printer
 from archc.ir.region import Region
 from archc.ir.values import Value
 from archc.ops.norm import RMS_NORM_KERNEL, RMSNorm
@@ -23,13 +23,10 @@ class AddNorm(Region):
 
     norm: RMSNorm
 
-    def kernels(self) -> tuple[Kernel, ...]:
-        return (RMS_NORM_KERNEL,)
-
     def code(self, p: Printer) -> str:
         residual, delta = p.inputs
-        name = p.kernel(RMS_NORM_KERNEL)
-        return f"add_{name}({delta}, {residual}, {p.weight(self.norm.path)}.weight, {self.norm.eps!r})"
+        name = p.kernel(RMS_NORM_KERNEL, "add_")
+        return f"{name}({delta}, {residual}, {p.weight(self.norm.path)}.weight, {self.norm.eps!r})"
 
 
 def fuse_add_norm(graph: Graph) -> Graph:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from archc.ir.graph import Graph, OpGraph, rewrite
-from archc.ir.op import Kernel, Printer
+from archc.ir.op import Printer
 from archc.ir.region import Region, fuse
 from archc.ops.conv import CausalConv1d
 from archc.ops.pointwise import Activation
@@ -24,9 +24,6 @@ class ConvSilu(Region):
         op = self.inner.nodes[0].op
         assert isinstance(op, CausalConv1d)
         return op
-
-    def kernels(self) -> tuple[Kernel, ...]:
-        return (self.conv.kernel(silu=True),)
 
     def code(self, p: Printer) -> str:
         return self.conv.call(p, silu=True)

@@ -35,9 +35,6 @@ class GatedScan(Region):
     def kernel(self) -> Kernel:
         return self.scan.kernel(dt_bias=self.bias_path is not None, dt_softplus=self.softplus, gate=self.gate)
 
-    def kernels(self) -> tuple[Kernel, ...]:
-        return (self.kernel,)
-
     def code(self, p: Printer) -> str:
         x, dt, B, C, *gate = p.inputs
         bias = [p.weight(self.bias_path)] if self.bias_path else []

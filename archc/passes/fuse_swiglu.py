@@ -20,9 +20,6 @@ SWIGLU_KERNEL = Kernel("swiglu", {}, "")
 class GatedProduct(Region):
     """`silu(gate) * up`."""
 
-    def kernels(self) -> tuple[Kernel, ...]:
-        return (SWIGLU_KERNEL,)
-
     def code(self, p: Printer) -> str:
         return f"{p.kernel(SWIGLU_KERNEL)}({', '.join(p.inputs)})"
 

@@ -144,6 +144,24 @@ def test_plain_path_equals_the_kernel(shape: tuple[int, ...], window: int | None
         torch.testing.assert_close(mine, theirs, **EXACT)
 
 
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize("packed", [False, True])
+def test_plain_decoding_masks_what_is_not_written(window: int | None, packed: bool) -> None:
+    """On CUDA a step looks at the whole cache, whatever its length, for that would have to be waited for."""
+    q, k, v = draw(2, 9, 4, 2, 8, 8)
+    positions = documents(2, 9, 6) if packed else None
+    want = attention(q, k, v, scale=SCALE, window=window, positions=positions)
+    state = new_state(k, v, window or 12)
+    for t in range(9):
+        now = slice(t, t + 1)
+        at = None if positions is None else positions[:, now]
+        attention(q[:, now], k[:, now], v[:, now], scale=SCALE, window=window, positions=at, state=state)
+        mask = paths.visible_slots(window or 12, window or 12, state.length, at, window)
+        out, _ = paths.math_forward(q[:, now], state.k, state.v, mask, SCALE)
+        torch.testing.assert_close(out, want[:, now], **EXACT)
+        state.length.add_(1)
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_layout_for_the_cuda_kernels(packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The calls of the FlashAttention kernels, with a stand-in that follows their contract."""

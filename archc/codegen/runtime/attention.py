@@ -176,10 +176,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
     q, k, v, positions, ctx.scale, ctx.window = inputs
     ctx.save_for_backward(q, k, v, *output, positions)
     ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, grad: Tensor, _grad_lse: None) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, grad: Tensor, _grad_lse: Tensor) -> tuple[Tensor | None, ...]:
     return *attention_bwd(grad, *ctx.saved_tensors, ctx.scale, ctx.window), None, None, None
 
 

@@ -64,10 +64,21 @@ def decode(
         first = length - reach if window is None else torch.zeros_like(reach)
         return _flash_decode(q, k.to(q.dtype), v.to(q.dtype), first, (reach + 1).clamp(max=capacity), scale)
     filled = min(int(length) + 1, capacity) if length.device.type == "cpu" else capacity
-    age = (length - torch.arange(filled, device=q.device)) % capacity
-    reach = torch.minimum(reach, length if window is None else length.clamp(max=window - 1))
-    mask = (age <= reach[:, None])[:, None]  # [1 or B, 1, filled]
-    return math_forward(q, k[:, :filled].to(q.dtype), v[:, :filled].to(q.dtype), mask, scale)[0]
+    mask = visible_slots(filled, capacity, length, positions, window)
+    k, v = k[:, :filled].to(q.dtype), v[:, :filled].to(q.dtype)
+    if q.device.type != "cpu":
+        return math_forward(q, k, v, mask, scale)[0]
+    queries = _grouped(q, k.shape[2])[:, 0].transpose(1, 2)  # [B, H / G, G, K]: a group's heads as its queries
+    out, _ = _cpu_forward(queries, k, v, _additive(mask, q.dtype), scale)
+    return out.transpose(1, 2).reshape(*q.shape[:3], -1)
+
+
+def visible_slots(n: int, capacity: int, length: Tensor, positions: Tensor | None, window: int | None) -> Tensor:
+    """Which of the first n slots of a cache the newest token sees, `[1 or B, 1, n]`."""
+    age = (length - torch.arange(n, device=length.device)) % capacity  # how many tokens ago a slot was written
+    reach = length if window is None else length.clamp(max=window - 1)
+    reach = reach.view(1) if positions is None else torch.minimum(positions[:, 0], reach)
+    return (age <= reach[:, None])[:, None]
 
 
 def visible(T: int, S: int, positions: Tensor | None, window: int | None, device: torch.device | None = None) -> Tensor:
@@ -127,8 +138,11 @@ def _cpu_mask(q: Tensor, k: Tensor, positions: Tensor | None, window: int | None
     T, S = q.shape[1], k.shape[1]
     if T == S and positions is None and (window is None or window >= T):
         return None
-    mask = visible(T, S, positions, window)
-    return torch.zeros(mask.shape, dtype=q.dtype).masked_fill_(~mask, -torch.inf)[:, None]
+    return _additive(visible(T, S, positions, window), q.dtype)
+
+
+def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, -torch.inf)[:, None]
 
 
 def _cpu_forward(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:

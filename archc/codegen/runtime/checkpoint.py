@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -175,20 +176,24 @@ def prune(directory: Path, keep: int) -> None:
 
 def read_manifest(path: Path) -> Manifest:
     """The manifest of a checkpoint directory."""
+    template = Manifest(0, "", "", {})
     try:
         fields = json.loads((path / MANIFEST).read_bytes())
-        if fields.get("format") != FORMAT:
-            raise CheckpointError(f"{path}: its format is {fields.get('format')!r}, this package reads {FORMAT}")
-        return Manifest(**fields)
+        if fields["format"] != FORMAT:
+            raise CheckpointError(f"{path}: its format is {fields['format']!r}, this package reads {FORMAT}")
+        manifest = Manifest(**fields)
+        if any(type(value) is not type(getattr(template, name)) for name, value in vars(manifest).items()):
+            raise TypeError
+        return manifest
     except OSError as error:
         raise CheckpointError(f"{path / MANIFEST}: {error.strerror}") from None
-    except (TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError):
+    except (TypeError, LookupError, json.JSONDecodeError, UnicodeDecodeError):
         raise CheckpointError(f"{path / MANIFEST} is damaged") from None
 
 
-def verified(path: Path, files: Mapping[str, str], pattern: str) -> Shards:
-    """The tensors in the files that match, after every such file has proved to be what the manifest says."""
-    chosen = {name: digest for name, digest in files.items() if Path(name).match(pattern)}
+def verify(path: Path, files: Mapping[str, str], *patterns: str) -> list[Path]:
+    """The files that match, after each has proved to be what the manifest says."""
+    chosen = {name: digest for name, digest in files.items() if any(fnmatch(name, pattern) for pattern in patterns)}
     wrong = []
     for name, digest in chosen.items():
         if Path(name).name != name or not (path / name).is_file():
@@ -197,7 +202,7 @@ def verified(path: Path, files: Mapping[str, str], pattern: str) -> Shards:
             wrong.append(f"{name} was changed")
     if wrong:
         raise CheckpointError(f"{path} is not as it was written: {listed(wrong)}")
-    return Shards(path / name for name in chosen)
+    return [path / name for name in chosen]
 
 
 def open_weights(path: Path, model: Model, *, other_spec: bool = False) -> tuple[Manifest, Shards]:
@@ -207,7 +212,8 @@ def open_weights(path: Path, model: Model, *, other_spec: bool = False) -> tuple
     shapes agree. Of `model` only names and shapes count: it may be on the meta device.
     """
     manifest = read_manifest(path)
-    shards = verified(path, manifest.files, "model*.safetensors")
+    verify(path, manifest.files, "spec.arch")
+    shards = Shards(verify(path, manifest.files, "*model*.safetensors"))
     tensors, tied = stored(model)
     differences = _differences(shards, tensors)
     if manifest.tied != tied:
@@ -231,7 +237,7 @@ def load(path: Path, model: Model, *, other_spec: bool = False) -> Manifest:
 
 def load_optimizer(path: Path) -> dict[str, Tensor]:
     """The optimizer's state of a checkpoint, verified; empty if it has none."""
-    shards = verified(path, read_manifest(path).files, "optimizer*.safetensors")
+    shards = Shards(verify(path, read_manifest(path).files, "*optimizer*.safetensors"))
     return {name: shards.read(name) for name in shards.names()}
 
 

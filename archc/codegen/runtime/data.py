@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -143,6 +143,7 @@ class Corpus:
         if rows:
             yield _batch(rows, packed=True)
 
+    @cached_property
     def unigram_entropy(self) -> float:
         """Entropy of the token frequencies in nats: the loss of a model that knows nothing else."""
         counts = np.zeros(self._vocab, dtype=np.int64)
@@ -179,7 +180,8 @@ def load(paths: Iterable[str], *, vocab: int, length: int, seed: int = 0, ids: s
     found, skipped = _find(paths)
     documents = [document for path in found if (document := _document(path, ids))]
     if not documents:
-        raise DataError("no data: " + (f"all {len(found)} files are empty" if found else f"{skipped} files, none text"))
+        why = "every file is empty" if found else f"{skipped} files were found, none of them text"
+        raise DataError(f"no data: {why}")
     n_ids = sum(d.path.suffix in _IDS for d in documents)
     if 0 < n_ids < len(documents):
         raise DataError(f"{n_ids} files of token ids and {len(documents) - n_ids} of text: give one kind")

@@ -39,9 +39,8 @@ def sample(logits: Tensor, how: Sampling, generator: torch.Generator | None = No
     if how.temperature == 0:
         return logits.argmax(-1)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    probabilities, ids = (
-        (logits / how.temperature).softmax(-1).sort(-1, descending=True, stable=True)
-    )  # likeliest first
+    probabilities = (logits / how.temperature).softmax(-1)
+    probabilities, ids = torch.sort(probabilities, stable=True, dim=-1, descending=True)  # the likeliest first
     kept = torch.ones_like(probabilities, dtype=torch.bool)
     if how.top_k:
         kept[:, how.top_k :] = False
@@ -138,8 +137,9 @@ def encode(prompt: str, ids: bool) -> list[int]:
             raise CommandError("with --ids, the prompt is whole numbers between spaces or commas") from None
     if not tokens:
         raise CommandError("the prompt is empty: generation goes on from at least one token")
-    if not 0 <= min(tokens) <= max(tokens) < VOCAB:
-        raise CommandError(f"the prompt holds the id {max(tokens)}; the model's ids are 0 to {VOCAB - 1}")
+    unknown = [token for token in tokens if not 0 <= token < VOCAB]
+    if unknown:
+        raise CommandError(f"the prompt holds the id {unknown[0]}; the model's ids are 0 to {VOCAB - 1}")
     return tokens
 
 

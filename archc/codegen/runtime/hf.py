@@ -120,6 +120,8 @@ def _opened(source: Path, model: Model, allow: Iterable[str]) -> tuple[Shards, l
     """Their tensors and how they pair with ours, after configuration, names and shapes have proved to be right."""
     if FAMILY is None:
         raise CommandError("no Hugging Face family computes what this model computes")
+    if not source.is_dir():
+        raise CommandError(f"{source} is not a directory")
     _compare_config(source, frozenset(allow))
     shards = Shards(_files(source))
     found = pairs(_infos(model))
@@ -150,22 +152,18 @@ def _infos(model: Model) -> dict[str, Info]:
 
 
 def _files(source: Path) -> list[Path]:
-    """The safetensors files of a Hugging Face directory, whole as far as its index and manifest tell."""
-    if not source.is_dir():
-        raise CommandError(f"{source} is not a directory")
+    """The safetensors files of a Hugging Face directory, whole as far as its index and our manifest tell."""
     if (source / checkpoint.MANIFEST).is_file():
-        manifest = _read_json(source / checkpoint.MANIFEST)
-        checkpoint.verified(source, manifest["files"], "*.safetensors")
+        checkpoint.verify(source, _strings(source / checkpoint.MANIFEST, "files"), "*")
     if not (source / INDEX).is_file():
         if not (source / "model.safetensors").is_file():
             raise CommandError(f"{source} holds neither model.safetensors nor {INDEX}")
         return [source / "model.safetensors"]
-    places: dict[str, str] = _read_json(source / INDEX)["weight_map"]
-    files = [source / file for file in sorted(set(places.values()))]
-    absent = [path.name for path in files if path.parent != source or not path.is_file()]
+    files = sorted(set(_strings(source / INDEX, "weight_map").values()))
+    absent = [name for name in files if Path(name).name != name or not (source / name).is_file()]
     if absent:
         raise CommandError(f"{source}: files named in {INDEX} are missing: {listed(absent)}")
-    return files
+    return [source / name for name in files]
 
 
 def _compare_config(source: Path, allow: frozenset[str]) -> None:
@@ -203,6 +201,14 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} is not a JSON object")
     return content
+
+
+def _strings(path: Path, key: str) -> dict[str, str]:
+    """The table of strings under a key of a JSON file."""
+    table = _read_json(path).get(key)
+    if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
+        raise CheckpointError(f"{path}: {key} is not a table of strings")
+    return table
 
 
 def _write_json(path: Path, content: Mapping[str, object]) -> Written:

@@ -59,13 +59,10 @@ def pairs(tensors: Mapping[str, Info], rows: Iterable[tuple[str, str]] = ROWS) -
 
 def tied_names(tied: Mapping[str, str], rows: Iterable[tuple[str, str]] = ROWS) -> dict[str, str]:
     """Their other names of tensors, each with the name that a file always has; `tied` is ours, alias to name."""
-    first: dict[str, str] = {}
-    others = {}
-    for ours, theirs in rows:
-        name = first.setdefault(tied.get(ours, ours), theirs)
-        if name != theirs:
-            others[theirs] = name
-    return others
+    rows = list(rows)
+    first = {ours: theirs for ours, theirs in reversed(rows) if ours not in tied}
+    names = ((theirs, first.get(tied.get(ours, ours), theirs)) for ours, theirs in rows)
+    return {other: name for other, name in names if other != name}
 
 
 def lines(problems: Mapping[str, list[str]]) -> str:

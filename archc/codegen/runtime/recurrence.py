@@ -2,9 +2,9 @@
 
     h[t] = exp(dt[t] A) h[t-1] + u[t] B[t],    y[t] = sum_n C[t] h[t]
 
-Time comes first and channels last inside, so that a step is one `addcmul_` over contiguous memory and everything else is
-vectorised over a chunk of `CHUNK` steps, whose buffers stay in cache. The states at the chunks' starts are saved; the
-backward pass re-derives the others. Shapes: dt, u, y `[B, T, D]`; A `[D, N]` (negative); B, C `[B, T, N]`;
+Time comes first and channels last inside, so that a step is one `addcmul_` over contiguous memory and everything else
+is vectorised over a chunk of `CHUNK` steps, whose buffers stay in cache. The states at the chunks' starts are saved; the
+backward pass derives the others again. Shapes: dt, u, y `[B, T, D]`; A `[D, N]` (negative); B, C `[B, T, N]`;
 positions `[B, T]`, whose zeros reset the state; initial, final `[B, D, N]`; states `[B, chunks, N, D]`.
 """
 
@@ -30,7 +30,7 @@ def scan_forward(
     for index, start in enumerate(range(0, length, CHUNK)):
         now = slice(start, min(start + CHUNK, length))
         states[:, index] = h
-        a, hs = _chunk_states(decay, h_all, h, dt[:, now], u[:, now], A, B[:, now], _keep(positions, now))
+        _, hs = _chunk_states(decay, h_all, h, dt[:, now], u[:, now], A, B[:, now], _keep(positions, now))
         h = hs[-1].clone()
         y[:, now] = _contract_states(C[:, now], hs)
     return y, h.mT.contiguous(), states
@@ -58,7 +58,8 @@ def scan_backward(
     h_all, g_all, scratch = torch.empty_like(decay), torch.empty_like(decay), torch.empty_like(decay)
     for index in reversed(range(states.shape[1])):
         now = slice(index * CHUNK, min((index + 1) * CHUNK, length))
-        a, hs = _chunk_states(decay, h_all, states[:, index], dt[:, now], u[:, now], A, B[:, now], _keep(positions, now))
+        keep = _keep(positions, now)
+        a, hs = _chunk_states(decay, h_all, states[:, index], dt[:, now], u[:, now], A, B[:, now], keep)
         y[:, now] = _contract_states(C[:, now], hs)
         # The adjoint of h runs backwards: g[t] = C[t] grad_y[t] + a[t+1] g[t+1].
         dy = grad_y[:, now].transpose(0, 1)  # [t, B, D]
@@ -71,7 +72,7 @@ def scan_backward(
         grad_C[:, now] = _contract_channels(hs, dy)
         grad_B[:, now] = _contract_channels(g, u[:, now].transpose(0, 1))
         grad_u[:, now] = _contract_states(B[:, now], g)
-        # d exp(dt A) = exp(dt A) d(dt A), and exp(dt A) is multiplied by the state before: a becomes the adjoint of dt A.
+        # d exp(dt A) = exp(dt A) d(dt A), and exp(dt A) multiplies the state before: a becomes the adjoint of dt A.
         a *= g
         a[1:] *= hs[:-1]
         a[0] *= states[:, index]

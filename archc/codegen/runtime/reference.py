@@ -24,7 +24,7 @@ def selective_scan(
     positions: Tensor | None = None,
     initial: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Mamba's recurrence (Gu & Dao 2023, arXiv:2312.00752, algorithm 2): y `[B, T, D]` and the final state `[B, D, N]`."""
+    """Mamba's recurrence (Gu & Dao 2023, arXiv:2312.00752): y `[B, T, D]` and the final state `[B, D, N]`."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     u, dt, B, C = x.to(dtype), dt.to(dtype), B.to(dtype), C.to(dtype)
     if dt_bias is not None:

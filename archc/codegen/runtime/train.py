@@ -117,7 +117,7 @@ def train(options: Options) -> Outcome:
                 path = checkpoint.save(options.out, step, model, optimizer=optimizer.state(), run=settings)
                 checkpoint.prune(options.out, options.keep)
                 show.say(f"step {step}  checkpoint {path}")
-    return Outcome(step, loss, held_out, corpus.unigram_entropy())
+    return Outcome(step, loss, held_out, corpus.unigram_entropy)
 
 
 def build(seed: int, device: torch.device, dtype: torch.dtype) -> Model:
@@ -196,7 +196,7 @@ def _introduce(model: Model, corpus: data.Corpus, device: torch.device, dtype: t
     print(f"model {NAME}: {n_parameters:,} parameters, {str(dtype).removeprefix('torch.')} on {device}")
     print(
         f"data: {corpus.n_files:,} files{skipped}, {corpus.train.n_tokens:,} tokens to train on, "
-        f"{corpus.held_out.n_tokens:,} held out, unigram entropy {corpus.unigram_entropy():.4f} nats"
+        f"{corpus.held_out.n_tokens:,} held out, unigram entropy {corpus.unigram_entropy:.4f} nats"
     )
 
 

@@ -1,0 +1,267 @@
+"""The classes of the emitted model: weights, initialisation, forward program and cache of each module.
+
+Equal scopes (the same kind with the same fields) share a class. The layer itself is a class that takes its mixer and channel
+mixer as arguments, so that one `Layer` serves every combination with the same skeleton.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from archc.codegen.layout import definition, statement
+from archc.codegen.programs import BODY, Names, Part, Program, parts
+from archc.ir.graph import Layer
+from archc.ir.op import attribute
+from archc.ir.size import Size
+from archc.ir.values import State, Value, Weight
+
+ADDS = "N_RESIDUAL_ADDS"
+STATELESS = "None"  # cache type of a layer that keeps nothing, among layers that do
+
+
+@dataclass(frozen=True)
+class CacheField:
+    """One field of a cache: `conv: Tensor  # [B, d_conv - 1, d_inner]`."""
+
+    name: str
+    type: str
+    comment: str
+
+
+@dataclass(frozen=True)
+class CacheView:
+    """The NamedTuple that a module keeps between tokens, and how it is allocated."""
+
+    name: str
+    fields: tuple[CacheField, ...]
+    allocation: str
+
+
+@dataclass(frozen=True)
+class ClassView:
+    """One class to print. `children` are constructor arguments (name, type)."""
+
+    name: str
+    doc: str
+    base: str
+    packs: tuple[str, ...]
+    children: tuple[tuple[str, str], ...]
+    constructor: tuple[str, ...]
+    parameters: tuple[str, ...]
+    result: str
+    body: tuple[str, ...]
+    initialise: tuple[str, ...]
+    cache_type: str | None = None  # what forward takes and init_cache gives
+    cache: CacheView | None = None  # defined here
+    cache_child: str | None = None  # or handed on to this child
+
+    @property
+    def forward(self) -> str:
+        """The first lines of `forward`."""
+        parameters = ["self", *self.parameters]
+        if self.cache_type:
+            optional = "" if self.cache_type == STATELESS else " | None"
+            parameters.append(f"cache: {self.cache_type}{optional} = None")
+        return definition("forward", parameters, self.result, 4)
+
+
+@dataclass
+class Classes:
+    """All classes of one model, in the order in which they are met."""
+
+    names: Names
+    by_identity: dict[object, ClassView] = field(default_factory=dict)
+    layers: list[ClassView] = field(default_factory=list)
+    of_layer: dict[Layer, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
+
+    def add(self, layer: Layer) -> None:
+        """Make the classes that a layer needs."""
+        part = parts(layer.graph, layer.scopes)
+        children = [self.scope(child) for child in part.children]
+        view = self._layer_class(part, children)
+        index = self._skeleton(view)
+        self.of_layer[layer] = (index, tuple(child.name for child in children))
+
+    def construct(self, layer: Layer) -> str:
+        """`Layer(Mamba(), MoE())`."""
+        index, children = self.of_layer[layer]
+        return f"{self.layers[index].name}({', '.join(f'{child}()' for child in children)})"
+
+    def scope(self, part: Part) -> ClassView:
+        """The class of a scope, made once for each distinct kind and fields."""
+        assert part.scope is not None
+        if part.scope.identity not in self.by_identity:
+            children = [self.scope(child) for child in part.children]
+            name = self._free_name(part.scope.class_name)
+            made = [f"self.{c.name} = {v.name}()" for c, v in zip(part.children, children, strict=True)]
+            view = self._class(part, name, part.scope.doc, children, made)
+            self.by_identity[part.scope.identity] = view
+        return self.by_identity[part.scope.identity]
+
+    def _layer_class(self, part: Part, children: list[ClassView]) -> ClassView:
+        made = [f"self.{child.name} = {child.name}" for child in part.children]
+        doc = " and ".join(child.name for child in part.children)
+        view = self._class(part, "Layer", f"One layer: {doc}, each behind its norm.", children, made)
+        slots = tuple((c.name, v.name) for c, v in zip(part.children, children, strict=True))
+        if view.cache_type is None:
+            positions = () if part.positional else ("positions: Tensor | None = None",)
+            view = replace(view, cache_type=STATELESS, parameters=(*view.parameters, *positions))
+        return replace(view, children=slots)
+
+    def _skeleton(self, view: ClassView) -> int:
+        """The index of the layer class with this skeleton; its slots take in the new children."""
+        for i, known in enumerate(self.layers):
+            if _skeleton_of(known) == _skeleton_of(view):
+                slots = tuple((n, _union(a, b)) for (n, a), (_, b) in zip(known.children, view.children, strict=True))
+                cache_type = _union(known.cache_type, view.cache_type) if known.cache_type and view.cache_type else None
+                self.layers[i] = replace(known, children=slots, cache_type=cache_type)
+                return i
+        name = "Layer" if not self.layers else f"Layer{len(self.layers) + 1}"
+        self.layers.append(replace(view, name=name))
+        return len(self.layers) - 1
+
+    def _class(self, part: Part, name: str, doc: str, children: list[ClassView], made: list[str]) -> ClassView:
+        nodes = part.own
+        packs = tuple(dict.fromkeys(group for node in nodes for group in node.op.packs()))
+        weights = [weight for node in nodes for weight in node.op.weights()]
+        constructor = [*_module_lines(part), *_parameter_lines(weights), *(f"{' ' * BODY}{line}" for line in made)]
+        if packs:
+            constructor.append(f"{' ' * BODY}self.pack()")
+            self.names.use(".projections", "Packed")
+        view = ClassView(
+            name=name,
+            doc=doc,
+            base="Packed" if packs else "nn.Module",
+            packs=tuple(_tuple(f'"{member}"' for member in group) for group in packs),
+            children=(),
+            constructor=tuple(constructor),
+            parameters=self._parameters(part),
+            result=result_type(part.outputs),
+            body=Program(part, self.names).body(),
+            initialise=(
+                *self.initialise(weights),
+                *(f"{' ' * BODY}self.{child.name}.init_weights()" for child in part.children),
+            ),
+        )
+        return self._with_cache(view, part, children)
+
+    def initialise(self, weights: Iterable[Weight]) -> list[str]:
+        """One call of the package's initialise.py for each weight."""
+        lines = []
+        for weight in weights:
+            arguments = [attribute(weight.path), *map(repr, weight.init.arguments)]
+            if weight.init.residual_out:
+                arguments[-1] += f" * {ADDS}**-0.5"
+            function = self.names.use(".initialise", weight.init.function)
+            lines.append(statement(f"{function}({', '.join(arguments)})", BODY))
+        return lines
+
+    def _parameters(self, part: Part) -> tuple[str, ...]:
+        """Parameters of forward, after self and without the cache, whose type depends on all layers."""
+        names = Program(part, self.names).parameter_names()
+        optional = {"delta"}  # there is none before the first layer
+        parameters = [f"{name}: Tensor{' | None' if name in optional else ''}" for name in names]
+        if part.positional:
+            parameters.append("positions: Tensor | None = None")
+        return tuple(parameters)
+
+    def _with_cache(self, view: ClassView, part: Part, children: list[ClassView]) -> ClassView:
+        own = [state for node in part.own for state in node.op.state()]
+        stateful = [(c.name, v) for c, v in zip(part.children, children, strict=True) if v.cache_type]
+        if not own and not stateful:
+            return view
+        if not own and len(stateful) == 1:
+            ((name, child),) = stateful
+            return replace(view, cache_type=child.cache_type, cache_child=name)
+        fields = {**self._own_fields(own), **{n: (str(v.cache_type), "", _handed_on(n)) for n, v in stateful}}
+        name = f"{view.name}Cache"
+        allocation = f"{name}({', '.join(f'{n}={code}' for n, (_, _, code) in fields.items())})"
+        cache = CacheView(
+            name,
+            tuple(CacheField(n, kind, comment) for n, (kind, comment, _) in fields.items()),
+            statement(f"return {allocation}", BODY),
+        )
+        return replace(view, cache_type=name, cache=cache)
+
+    def _own_fields(self, states: list[State]) -> dict[str, tuple[str, str, str]]:
+        """(type, shape, allocation) by field; the parts of attention's state are one field."""
+        fields: dict[str, tuple[str, str, str]] = {}
+        for state in states:
+            name, _, part = state.name.partition(".")
+            zeros = self._zeros(state)
+            shape = "[B, " + ", ".join(axis.name for axis in state.axes) + "]"
+            if not part:
+                fields[name] = ("Tensor", shape, zeros)
+            elif name not in fields:
+                record = self.names.use(".attention", "AttentionState")
+                fields[name] = (record, f"k, v: {shape}", f"{record}({part}={zeros}")
+            else:
+                kind, comment, code = fields[name]
+                fields[name] = (kind, comment, f"{code}, {part}={zeros}, length=length)")
+        return fields
+
+    def _zeros(self, state: State) -> str:
+        sizes = ", ".join(size_code(axis.size) for axis in state.axes)
+        dtype = "dtype"
+        if state.dtype == "state":
+            dtype = f"{self.names.use('.precision', 'promote')}(dtype)"
+        return f"torch.zeros(batch, {sizes}, dtype={dtype}, device=length.device)"
+
+    def _free_name(self, stem: str) -> str:
+        taken = {view.name for view in self.by_identity.values()}
+        return next(name for name in (stem, *(f"{stem}{i}" for i in range(2, 10_000))) if name not in taken)
+
+
+def size_code(size: Size) -> str:
+    """A size as Python: its value, or an expression over `context`."""
+    try:
+        return str(size.value)
+    except KeyError:
+        return str(size)
+
+
+def _module_lines(part: Part) -> list[str]:
+    lines = []
+    for node in part.own:
+        for module in node.op.modules():
+            lines.append(statement(f"self.{module.name} = {module.constructor}", BODY, module.comment))
+    return lines
+
+
+def _parameter_lines(weights: Iterable[Weight]) -> list[str]:
+    """Weights that no submodule holds: parameters, and dictionaries of them."""
+    lines, groups = [], set()
+    for weight in weights:
+        target = attribute(weight.path)
+        if target == f"self.{weight.path}" and "." in weight.path:
+            continue
+        group = weight.path.split(".")[0]
+        if "." in weight.path and group not in groups:
+            groups.add(group)
+            lines.append(f"{' ' * BODY}self.{group} = nn.ParameterDict()")
+        sizes = ", ".join(str(axis.size.value) for axis in weight.axes)
+        shape = "[" + ", ".join(axis.name for axis in weight.axes) + "]"
+        lines.append(statement(f"{target} = nn.Parameter(torch.empty({sizes}))", BODY, shape))
+    return lines
+
+
+def _handed_on(child: str) -> str:
+    return f"self.{child}.init_cache(batch, context, dtype, length)"
+
+
+def _skeleton_of(view: ClassView) -> tuple[object, ...]:
+    return view.constructor, view.body, view.initialise, view.parameters, view.cache_type == STATELESS, view.cache_child
+
+
+def _union(left: str, right: str) -> str:
+    return " | ".join(dict.fromkeys([*left.split(" | "), *right.split(" | ")]))
+
+
+def _tuple(items: Iterable[str]) -> str:
+    members = list(items)
+    return f"({', '.join(members)},)" if len(members) == 1 else f"({', '.join(members)})"
+
+
+def result_type(outputs: tuple[Value, ...]) -> str:
+    return "Tensor" if len(outputs) == 1 else f"tuple[{', '.join('Tensor' for _ in outputs)}]"

@@ -1,0 +1,143 @@
+"""The view of model.py: everything that its template prints, read from the lowered graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from archc.codegen.classes import ClassView, Classes
+from archc.codegen.layout import statement
+from archc.codegen.programs import BODY, Names, Part, Program, parts
+from archc.ir.graph import Graph, Node, Stack, Use, counts, op_graphs
+from archc.ir.size import Size
+from archc.ir.values import State, Weight
+from archc.ops.attention import CONTEXT
+
+DEFAULT_CONTEXT = 2048
+
+
+@dataclass(frozen=True)
+class ModelView:
+    """What templates/model.py.jinja prints."""
+
+    name: str
+    doc: tuple[str, ...]
+    imports: tuple[str, ...]
+    spec_hash: str
+    vocab: int
+    context: int
+    context_comment: str
+    n_residual_adds: int
+    scaled_init: bool
+    no_decay: tuple[str, ...]
+    keep_fp32: tuple[str, ...]
+    constructor: tuple[str, ...]
+    tied: bool
+    initialise: tuple[str, ...]
+    start: tuple[str, ...]
+    carry: str
+    end: tuple[str, ...]
+    capacity: str
+    layer_type: str
+    stack: tuple[str, ...]
+    classes: tuple[ClassView, ...]
+
+
+def model_view(graph: Graph, names: Names, doc: Iterable[str], spec_hash: str) -> ModelView:
+    """Print every part of the model into `names` (which collects imports and kernels) and give the view."""
+    classes = Classes(names)
+    for layer in counts(graph.stack):
+        classes.add(layer)
+    first, last = parts(graph.prologue, ()), parts(graph.epilogue, ())
+    weights = [*_own_weights(first), *_own_weights(last)]
+    layer_inputs = next(iter(counts(graph.stack))).graph.inputs
+    carry = [value.name or "h" for value in layer_inputs]
+    settings = graph.settings
+    initialise = classes.initialise(weights)
+    head = len(_own_weights(first))
+    loop = [f"{' ' * BODY}for layer in self.layers:", f"{' ' * BODY}    layer.init_weights()"]
+    return ModelView(
+        name=settings.name,
+        doc=tuple(doc),
+        imports=(),
+        spec_hash=spec_hash,
+        vocab=settings.vocab.size.value,
+        context=settings.context or DEFAULT_CONTEXT,
+        context_comment="" if settings.context else "  # the spec names none",
+        n_residual_adds=settings.n_residual_adds,
+        scaled_init=any(w.init.residual_out for g in op_graphs(graph) for n in g.nodes for w in n.op.weights()),
+        no_decay=_suffixes(graph, lambda weight: not weight.decay),
+        keep_fp32=_suffixes(graph, lambda weight: weight.keep_fp32),
+        constructor=tuple(_module_lines(first)) + tuple(_module_lines(last)),
+        tied=settings.tied,
+        initialise=(*initialise[:head], *loop, *initialise[head:]),
+        start=_start(first, names, carry),
+        carry=", ".join(carry),
+        end=_end(last, names, carry),
+        capacity="context" if any(map(_unbounded, _states(graph))) else "None",
+        layer_type=" | ".join(view.name for view in classes.layers),
+        stack=tuple(_stack(graph.stack, classes, 4)),
+        classes=(*classes.layers, *classes.by_identity.values()),
+    )
+
+
+def _own_weights(part: Part) -> list[Weight]:
+    return [weight for node in part.own for weight in node.op.weights()]
+
+
+def _module_lines(part: Part) -> Iterator[str]:
+    for node in part.own:
+        for module in node.op.modules():
+            yield statement(f"self.{module.name} = {module.constructor}", BODY, module.comment)
+
+
+def _start(part: Part, names: Names, carry: list[str]) -> tuple[str, ...]:
+    """Statements up to the first layer: the last of the carry is the stream, anything before it starts as None."""
+    program = Program(part, names, {part.inputs[0]: "tokens"})
+    *lines, last = program.body()
+    stream = last.replace("return ", f"{carry[-1]} = ", 1)
+    empty = [f"{' ' * BODY}{name}: Tensor | None = None" for name in carry[:-1]]
+    return (*empty, *lines, stream)
+
+
+def _end(part: Part, names: Names, carry: list[str]) -> tuple[str, ...]:
+    """Statements from the last layer's carry to `logits`."""
+    *lines, last = Program(part, names, dict(zip(part.inputs, carry, strict=True))).body()
+    return (*lines, last.replace("return ", "logits = ", 1))
+
+
+def _states(graph: Graph) -> Iterator[State]:
+    for op_graph in op_graphs(graph):
+        for node in op_graph.nodes:
+            yield from node.op.state()
+
+
+def _unbounded(state: State) -> bool:
+    """Whether a state grows with the context without end."""
+    size: Size = state.numel
+    far = 1 << 62
+    return size.at({CONTEXT.name: far}) != size.at({CONTEXT.name: far + 1})
+
+
+def _suffixes(graph: Graph, chosen: Callable[[Weight], bool]) -> tuple[str, ...]:
+    """Path endings that single out the chosen weights: `A_log`, `dt_norm.weight`."""
+    weights = [(node, w) for g in op_graphs(graph) for node in g.nodes for w in node.op.weights()]
+    yes = sorted({w.path for _, w in weights if chosen(w)})
+    no = [_full_path(node, w) for node, w in weights if not chosen(w)]
+    for suffix in yes:
+        if any(f".{path}".endswith(f".{suffix}") for path in no):
+            raise ValueError(f"{suffix} does not single out its weights")
+    return tuple(yes)
+
+
+def _full_path(node: Node, weight: Weight) -> str:
+    return f"{node.scope}.{weight.path}" if node.scope else weight.path
+
+
+def _stack(stack: tuple[Stack, ...], classes: Classes, indent: int) -> Iterator[str]:
+    for element in stack:
+        if isinstance(element, Use):
+            yield f"{' ' * indent}yield {classes.construct(element.layer)}"
+        else:
+            yield f"{' ' * indent}for _ in range({element.count}):"
+            yield from _stack(element.body, classes, indent + 4)

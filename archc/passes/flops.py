@@ -1,0 +1,68 @@
+"""FLOPs: a multiply-add counts 2. What the mathematics needs, and what the generated kernels execute.
+
+Causal attention counts the pairs that are visible, `T (T + 1) / 2` of a whole sequence, windows likewise. The backward of
+kernels contains what they compute a second time. Look-ups, norms and pointwise operations count nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from archc.ir.graph import Graph
+from archc.ir.op import Flops
+from archc.passes.grouping import Group, groups
+from archc.passes.workload import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class GroupFlops:
+    """FLOPs of all layers of a group for the whole workload: all sequences, all tokens.
+
+    `model` is forward, without recomputation; `forward` and `backward` are what kernels execute; `decode` is one step of
+    the model at the end of the context, a single token for each sequence.
+    """
+
+    name: str
+    times: int
+    model: int = 0
+    forward: int = 0
+    backward: int = 0
+    decode: int = 0
+
+    def __add__(self, other: GroupFlops) -> GroupFlops:
+        return replace(
+            self,
+            model=self.model + other.model,
+            forward=self.forward + other.forward,
+            backward=self.backward + other.backward,
+            decode=self.decode + other.decode,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFlops:
+    """FLOPs of a model under a workload."""
+
+    groups: tuple[GroupFlops, ...]
+
+    @property
+    def total(self) -> GroupFlops:
+        return sum(self.groups, GroupFlops("total", 1))
+
+
+def flops(graph: Graph, workload: Workload) -> ModelFlops:
+    """FLOPs of `workload.batch` sequences of `workload.context` tokens, and of a decode step at their end."""
+    return ModelFlops(tuple(_group(group, workload) for group in groups(graph)))
+
+
+def _group(group: Group, workload: Workload) -> GroupFlops:
+    once = sum((node.op.flops(node.inputs, node.outputs) for node in group.graph.nodes), Flops())
+
+    return GroupFlops(
+        group.name,
+        group.times,
+        model=group.times * once.model.at(workload.sequences),
+        forward=group.times * once.forward.at(workload.sequences),
+        backward=group.times * once.backward.at(workload.sequences),
+        decode=group.times * once.model.at(workload.last_token),
+    )

@@ -1,0 +1,193 @@
+"""The outline of a model: its stack, still rolled, in the words of the language, and the sizes that have names in it.
+
+`let`s and blocks together mean the stack: text that elaborates to the same layers, whatever sugar the spec was written in.
+
+Before: `Repeat(4, (Repeat(2, (layer0, layer1)), layer2, layer1))`
+After:  `let`s for the kinds and `Run(4, (Run(2, ("mamba + swiglu", "mamba + moe")), "attn + swiglu", "mamba + moe"))`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from fractions import Fraction
+from typing import Any
+
+from archc.ir.graph import Graph, OpGraph, Stack, Use, counts, op_graphs
+from archc.ir.values import Axis
+from archc.passes.grouping import layer_label, sublayer_labels
+
+MAX_LINE = 88
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """`count` passes over layers and runs of layers."""
+
+    count: int
+    body: tuple[Run | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A model at a glance. `lets` are (label, definition) of its layer kinds; `sizes` the named axes and their values."""
+
+    name: str
+    n_layers: int
+    d_model: int
+    vocab: int
+    context: int | None
+    tied: bool
+    residual_fp32: bool
+    lets: tuple[tuple[str, str], ...]
+    stack: tuple[Run | str, ...]
+    sizes: tuple[tuple[str, tuple[int, ...]], ...]
+    defaults: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The stack as the language writes it."""
+        lets = [f"let {label} = {definition}" for label, definition in self.lets if label != definition]
+        blocks = [_block(element) for element in _blocks(self.stack)]
+        return "\n".join([*lets, *blocks])
+
+
+def outline(graph: Graph) -> Outline:
+    """The outline of a model."""
+    labels, settings = sublayer_labels(graph), graph.settings
+    return Outline(
+        name=settings.name,
+        n_layers=sum(counts(graph.stack).values()),
+        d_model=settings.d_model.size.value,
+        vocab=settings.vocab.size.value,
+        context=settings.context,
+        tied=settings.tied,
+        residual_fp32=settings.residual_fp32,
+        lets=tuple((label, spelled(kind)) for kind, label in labels.items()),
+        stack=_runs(graph.stack, labels),
+        sizes=_sizes(graph),
+        defaults=graph.defaults,
+    )
+
+
+def _runs(stack: tuple[Stack, ...], labels: dict[object, str]) -> tuple[Run | str, ...]:
+    return tuple(
+        layer_label(element.layer, labels) if isinstance(element, Use) else Run(element.count, _runs(element.body, labels))
+        for element in stack
+    )
+
+
+def _blocks(stack: tuple[Run | str, ...]) -> list[Run]:
+    """Top-level runs as they are; the layers between them as runs of one pass."""
+    blocks: list[Run] = []
+    single: tuple[str, ...] = ()
+    for element in (*stack, None):
+        if isinstance(element, str):
+            single = (*single, element)
+            continue
+        if single:
+            blocks.append(Run(1, single))
+            single = ()
+        if element is not None:
+            blocks.append(element)
+    return blocks
+
+
+def _block(run: Run) -> str:
+    times = f" x{run.count}" if run.count > 1 else ""
+    return f"block{times} {_bracket(run.body, 0)}"
+
+
+def _bracket(body: tuple[Run | str, ...], indent: int) -> str:
+    """`< a, b >` on one line if it is short, else a line for each item. Equal neighbours are written `a x3`."""
+    one_line = f"< {', '.join(map(_inline, body))} >"
+    if len(one_line) + indent <= MAX_LINE:
+        return one_line
+    pad = " " * (indent + 2)
+    items = "".join(f"{pad}{_item(element, indent + 2)},\n" for element in body)
+    return f"<\n{items.removesuffix(',' + chr(10))}\n{' ' * indent}>"
+
+
+def _inline(element: Run | str) -> str:
+    if isinstance(element, str):
+        return element
+    if len(element.body) == 1 and isinstance(element.body[0], str):
+        return f"{element.body[0]} x{element.count}"
+    return f"< {', '.join(map(_inline, element.body))} > x{element.count}"
+
+
+def _item(element: Run | str, indent: int) -> str:
+    if isinstance(element, str) or (len(element.body) == 1 and isinstance(element.body[0], str)):
+        return _inline(element)
+    return f"{_bracket(element.body, indent)} x{element.count}"
+
+
+# --- a kind in the words of the language -----------------------------------------------------------
+
+
+def spelled(kind: Any) -> str:
+    """A layer kind or part, with every field that differs from its default: `moe(expert=swiglu(14336)) top2/16`."""
+    given = {f.name: f for f in fields(kind) if _required(f) or getattr(kind, f.name) != f.default}
+    chosen = ""
+    if {"top_k", "n_experts"} <= given.keys():
+        chosen = f" top{kind.top_k}/{kind.n_experts}"
+        del given["top_k"], given["n_experts"]
+    words: list[str] = []
+    for place, field in enumerate(given.values()):
+        positional = _required(field) and fields(kind)[place] is field and len(words) == place
+        words.append(_argument(field, getattr(kind, field.name), positional))
+    return kind.keyword + (f"({', '.join(words)})" if words else "") + chosen
+
+
+def _required(field: Field[Any]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def _argument(field: Field[Any], value: Any, positional: bool) -> str:
+    """`d_head=128`; a flag, a leading number or a part of the field's own kind stands bare."""
+    if value is True:
+        return field.name
+    text = _value(value)
+    bare = positional and isinstance(value, int | Fraction)
+    own = is_dataclass(value) and (field.name == "heads" or field.name == getattr(value, "keyword", None))
+    return text if bare or own else f"{field.name}={text}"
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Fraction):
+        return f"{float(value):g}" if Fraction(f"{float(value):g}") == value else str(value)
+    return spelled(value) if is_dataclass(value) else str(value)
+
+
+# --- sizes -----------------------------------------------------------------------------------------
+
+
+def _sizes(graph: Graph) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Every axis that has a name of its own and a fixed size, with all the sizes that it has in this model."""
+    found: dict[str, set[int]] = {}
+    for op_graph in op_graphs(graph):
+        for axis in _axes(op_graph):
+            if axis.name.isidentifier() and not _free(axis):
+                found.setdefault(axis.name, set()).add(axis.size.value)
+    return tuple((name, tuple(sorted(sizes))) for name, sizes in found.items())
+
+
+def _axes(graph: OpGraph) -> Iterator[Axis]:
+    for node in graph.nodes:
+        for value in node.outputs:
+            yield from value.axes
+        for weight in node.op.weights():
+            yield from weight.axes
+
+
+def _free(axis: Axis) -> bool:
+    """Whether its size depends on the workload."""
+    try:
+        axis.size.at()
+    except KeyError:
+        return True
+    return False

@@ -1,0 +1,139 @@
+"""Parameters: every stored tensor by its canonical name, and the sums of them that people quote.
+
+A tensor that is stored once counts once, however often it is used: a tied head owns nothing. "Active" is the share that
+one token uses, `top_k / n_experts` of a routed expert's weights and all of everything else, embedding and head included.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from math import prod
+
+from archc.ir.graph import Graph
+from archc.ir.values import Axis, Weight
+from archc.passes.grouping import EMBEDDING, Group, groups
+from archc.passes.workload import DTYPE_BYTES, Workload
+
+FP32 = DTYPE_BYTES["fp32"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A stored tensor of each layer of a group; `*` in its name stands for the layer's index, and `times` counts them."""
+
+    name: str
+    axes: tuple[str, ...]
+    shape: tuple[int, ...]
+    times: int
+    active_share: Fraction
+    decay: bool
+    keep_fp32: bool
+    of_vocab: bool  # one row for each entry of the vocabulary
+
+    @property
+    def total(self) -> int:
+        """Elements of all `times` tensors."""
+        return self.times * prod(self.shape)
+
+    @property
+    def active(self) -> int:
+        share = self.total * self.active_share
+        assert share.denominator == 1, f"{self.name}: a fraction of a parameter cannot be active"
+        return int(share)
+
+    @property
+    def routed(self) -> bool:
+        """Whether tokens go through a part of it only."""
+        return self.active_share != 1
+
+    def n_bytes(self, dtype: str) -> int:
+        """Bytes of all `times` tensors where weights are stored as `dtype`; some never go below fp32."""
+        size = DTYPE_BYTES[dtype]
+        return self.total * (max(size, FP32) if self.keep_fp32 else size)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupParams:
+    """The tensors of one group. All sums run over all its layers."""
+
+    name: str
+    times: int
+    tensors: tuple[Tensor, ...]
+
+    @property
+    def total(self) -> int:
+        return sum(tensor.total for tensor in self.tensors)
+
+    @property
+    def active(self) -> int:
+        return sum(tensor.active for tensor in self.tensors)
+
+    @property
+    def routed(self) -> int:
+        return sum(tensor.total for tensor in self.tensors if tensor.routed)
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """The parameters of a model."""
+
+    groups: tuple[GroupParams, ...]
+    weight_bytes: int
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return tuple(tensor for group in self.groups for tensor in group.tensors)
+
+    @property
+    def total(self) -> int:
+        """Stored parameters: what memory holds."""
+        return sum(group.total for group in self.groups)
+
+    @property
+    def active(self) -> int:
+        """Parameters that one token uses: what compute follows."""
+        return sum(group.active for group in self.groups)
+
+    @property
+    def routed(self) -> int:
+        """Parameters of routed experts, all of them."""
+        return sum(group.routed for group in self.groups)
+
+    @property
+    def embedding(self) -> int:
+        """The table of the vocabulary at the input."""
+        return sum(t.total for group in self.groups if group.name == EMBEDDING for t in group.tensors if t.of_vocab)
+
+    @property
+    def head(self) -> int:
+        """The matrix to the logits; 0 if it is the embedding's."""
+        return sum(tensor.total for tensor in self.tensors if tensor.of_vocab) - self.embedding
+
+
+def params(graph: Graph, workload: Workload) -> Params:
+    """The parameters of `graph`; only the dtype of `workload` matters, for bytes."""
+    tables = tuple(
+        GroupParams(group.name, group.times, _tensors(group, graph.settings.vocab)) for group in groups(graph)
+    )
+    stored = sum(tensor.n_bytes(workload.dtype) for table in tables for tensor in table.tensors)
+    return Params(tables, stored)
+
+
+def _tensors(group: Group, vocab: Axis) -> tuple[Tensor, ...]:
+    return tuple(
+        _tensor(weight, node.scope, group, vocab) for node in group.graph.nodes for weight in node.op.weights()
+    )
+
+
+def _tensor(weight: Weight, scope: str, group: Group, vocab: Axis) -> Tensor:
+    return Tensor(
+        name=group.prefix + (f"{scope}." if scope else "") + weight.path,
+        axes=tuple(axis.name for axis in weight.axes),
+        shape=tuple(axis.size.value for axis in weight.axes),
+        times=group.times,
+        active_share=weight.active,
+        decay=weight.decay,
+        keep_fp32=weight.keep_fp32,
+        of_vocab=vocab in weight.axes,
+    )

@@ -1,0 +1,52 @@
+"""What is asked of a model: how many sequences of how many tokens, and what their numbers are stored in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+DTYPE_BYTES = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """`batch` sequences of `context` tokens.
+
+    `dtype` stores weights and activations (a convolution's cache among them), `kv_dtype` keys and values, `state_dtype`
+    what a recurrence hands from token to token. Raises ValueError for a size below 1 or an unknown dtype.
+    """
+
+    context: int
+    batch: int = 1
+    dtype: str = "bf16"
+    kv_dtype: str = "bf16"
+    state_dtype: str = "fp32"
+
+    def __post_init__(self) -> None:
+        if self.context < 1 or self.batch < 1:
+            raise ValueError("a workload has at least one sequence of at least one token")
+        for dtype in (self.dtype, self.kv_dtype, self.state_dtype):
+            if dtype not in DTYPE_BYTES:
+                raise ValueError(f"{dtype!r} is not a dtype; there are {', '.join(DTYPE_BYTES)}")
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of all sequences."""
+        return self.batch * self.context
+
+    @property
+    def sequences(self) -> dict[str, int]:
+        """The free symbols of sizes, for whole sequences from their first token on."""
+        return {"B": self.batch, "T": self.context, "P": 0, "context": self.context}
+
+    @property
+    def last_token(self) -> dict[str, int]:
+        """The same for one decode step: the last token of the context, after all others."""
+        return {"B": self.batch, "T": 1, "P": self.context - 1, "context": self.context}
+
+    def bytes_of(self, role: str) -> int:
+        """Bytes of one element in the role that a state or weight plays: "kv", "state" or "activation"."""
+        stored_as = {"kv": self.kv_dtype, "state": self.state_dtype, "activation": self.dtype}
+        return DTYPE_BYTES[stored_as[role]]
+
+    def with_context(self, context: int) -> Workload:
+        return replace(self, context=context)

@@ -1,0 +1,20 @@
+"""The toy's checkpoint family."""
+
+FAMILY = "toyformer"
+CONFIG: dict[str, object] = {
+    "model_type": "toyformer",
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_experts": 3,
+    "tie_word_embeddings": True,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+}
+ROWS = (
+    ("embed.weight", "model.embed_tokens.weight"),
+    ("lm_head.weight", "lm_head.weight"),
+    ("layers.*.in_proj.weight", "model.layers.*.mixer.in_proj.weight"),
+    ("layers.*.decay", "model.layers.*.mixer.decay"),
+    ("layers.*.router.weight", "model.layers.*.moe.router.weight"),
+    ("layers.*.experts.up_proj[*]", "model.layers.*.moe.experts.*.up_proj.weight"),
+    ("layers.*.experts.down_proj[*]", "model.layers.*.moe.experts.*.down_proj.weight"),
+)
