@@ -73,7 +73,7 @@ class SelectiveScan(Kernel):
 class CausalConv1d(Kernel):
     """A depthwise causal convolution, with SiLU or not. FLOPs are expressions over B, T, channels and d_conv."""
 
-    templates = ("causal_conv1d.py", "causal_conv1d_kernels.py")
+    templates = ("causal_conv1d.py", "causal_conv1d_kernels.py", "causal_conv1d_backward_kernels.py")
     runtime = ("dispatch.py",)
     name: str = "causal_conv1d"
     width: int

@@ -128,9 +128,7 @@ def _mark(label: Label, severity: Style) -> _Mark:
     source, span = label.span.source, label.span
     first, start = source.position(span.start)
     last, end = source.position(max(span.start, span.end - 1))
-    return _Mark(
-        first, start - 1, last, end, label.text, label.primary, severity if label.primary else "secondary"
-    )
+    return _Mark(first, start - 1, last, end, label.text, label.primary, severity if label.primary else "secondary")
 
 
 def _underlines(marks: list[_Mark], line: _Line, indent: int) -> Iterator[Row]:

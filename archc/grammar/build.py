@@ -83,9 +83,7 @@ class Builder(Transformer[Lexeme, Any]):
     # --- words
 
     def word_call(self, parts: list[Part]) -> tree.Word:
-        return tree.Word(
-            span=_span(parts), ident=_ident(parts[0]), args=_arguments(parts), tags=_all(parts, _TAG)
-        )
+        return tree.Word(span=_span(parts), ident=_ident(parts[0]), args=_arguments(parts), tags=_all(parts, _TAG))
 
     def word_none(self, parts: list[Part]) -> tree.Word:
         return tree.Word(span=_span(parts), ident=_ident(parts[0]), value=_none(parts[1]), tags=tuple(parts[2:]))

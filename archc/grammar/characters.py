@@ -120,4 +120,8 @@ def _shown(char: str) -> str:
     if char.isascii() and char.isprintable():
         return f"`{char}`"
     drawn = f"`{char}` " if char.isprintable() and not is_invisible(char) else ""
-    return f"{drawn}(U+{ord(char):04X}{' ' + name if name else ''})" if drawn else f"U+{ord(char):04X}{' ' + name if name else ''}"
+    return (
+        f"{drawn}(U+{ord(char):04X}{' ' + name if name else ''})"
+        if drawn
+        else f"U+{ord(char):04X}{' ' + name if name else ''}"
+    )

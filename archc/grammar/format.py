@@ -74,12 +74,17 @@ class _Statements:
 
     def _statement(self, statement: tree.Statement, column: int, following: int | None) -> None:
         before = self.comments.before(statement.span.start)
+        value = statement.value if isinstance(statement, tree.Setting) else None
+        inside = self.comments.before(value.span.start) if value else ()
         lines = pretty.layout(_statement(statement, self.words, column))
-        inside = self.comments.before(statement.span.end)
+        inside += self.comments.before(statement.span.end)
         comment = self.comments.behind(statement.span, following)
-        blank = _blank_before(self.source, statement.span.start)
         first = len(self.done)
-        self._own_lines((*before, *inside))
+        self._own_lines(before)
+        blank = _blank_before(self.source, statement.span.start)
+        for moved in inside:
+            self.done.append(_Line([moved.text], "", None, blank))
+            blank = False
         self.done.append(_Line(lines, type(statement).__name__, comment, blank))
         self._separate(first)
 
@@ -152,7 +157,9 @@ def _statement(statement: tree.Statement, words: Words, column: int) -> Doc:
             return Concat((head, words.body(item)))
         case tree.Share(ident=ident, args=args, repeat=repeat, layer=layer):
             count = f" x{repeat.count}" if repeat else ""
-            return Concat((f"share {ident.name}", words.arguments(args, statement.ident.span), f"{count} =", words.body(layer)))
+            return Concat(
+                (f"share {ident.name}", words.arguments(args, statement.ident.span), f"{count} =", words.body(layer))
+            )
         case tree.Block(repeat=repeat, items=items, suffix=suffix):
             count = f" x{repeat.count}" if repeat else ""
             return Concat((f"block{count} ", words.group(items), words.suffix(suffix)))

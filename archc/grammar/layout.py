@@ -181,7 +181,12 @@ def _unclosed(openers: list[Lexeme], before: Lexeme | None) -> Diagnostic:
         labels.append(Label(before.span, "before this"))
     closer = SIGNS[OPENERS[opener.type]]
     return error(
-        "unclosed-bracket", f"A `{sign}` is never closed.", opener.span, "opened here", *labels, help=f"add a `{closer}`"
+        "unclosed-bracket",
+        f"A `{sign}` is never closed.",
+        opener.span,
+        "opened here",
+        *labels,
+        help=f"add a `{closer}`",
     )
 
 

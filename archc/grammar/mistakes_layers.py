@@ -27,7 +27,11 @@ def split_repeat(place: Place) -> Diagnostic | None:
 
 def split_top(place: Place) -> Diagnostic | None:
     """`moe top 2/16`, `top2 / 16`."""
-    if place.before is None or not re.fullmatch("top[0-9]*", place.before.text) or place.kind not in ("NUMBER", "SLASH"):
+    if (
+        place.before is None
+        or not re.fullmatch("top[0-9]*", place.before.text)
+        or place.kind not in ("NUMBER", "SLASH")
+    ):
         return None
     last = place.index
     while last + 1 < len(place.lexemes) and place.lexemes[last + 1].type in ("SLASH", "NUMBER"):
@@ -96,7 +100,9 @@ def empty(place: Place) -> Diagnostic | None:
         return None
     span = place.before.span.to(place.at.span)
     if place.kind == "MORE":
-        return error("empty-group", "A group of no layers.", span, help="put a layer between `<` and `>`, or remove them")
+        return error(
+            "empty-group", "A group of no layers.", span, help="put a layer between `<` and `>`, or remove them"
+        )
     return error("empty-list", "A list of nothing.", span, help="put a value between `[` and `]`, as `[1, 4..7]`")
 
 
@@ -112,8 +118,15 @@ def missing_layer(place: Place) -> Diagnostic | None:
     nothing = place.kind in ("$END", "COMMA", "MORE", *_JOINS)
     if before.type in ("PLUS", "PARALLEL") and nothing:
         return _missing_layer(place, f"A layer is missing behind `{_JOINS[before.type]}`.")
-    if before.type == "EQUAL" and place.head in ("LET", "SHARE") and "LESS" in place.expected | {"LESS"} and _is_definition(place):
-        message = "A layer is missing behind `=`." if nothing else f"`{place.lexemes[0].text}` names a layer, not a value."
+    if (
+        before.type == "EQUAL"
+        and place.head in ("LET", "SHARE")
+        and "LESS" in place.expected | {"LESS"}
+        and _is_definition(place)
+    ):
+        message = (
+            "A layer is missing behind `=`." if nothing else f"`{place.lexemes[0].text}` names a layer, not a value."
+        )
         return _missing_layer(place, message)
     if before.type in ("LESS", "COMMA") and place.kind in _JOINS:
         return _missing_layer(place, f"A layer is missing before `{_JOINS[place.kind]}`.")

@@ -61,7 +61,11 @@ def indented(place: Place) -> Diagnostic | None:
 
 def bad_name(place: Place) -> Diagnostic | None:
     """`model jamba-v0.1`, `let a.b = ...`."""
-    if place.head not in ("MODEL", "LET", "SHARE") or place.index != 2 or place.kind not in ("MINUS", "SLASH", "NUMBER"):
+    if (
+        place.head not in ("MODEL", "LET", "SHARE")
+        or place.index != 2
+        or place.kind not in ("MINUS", "SLASH", "NUMBER")
+    ):
         return None
     last = place.index
     while last + 1 < len(place.lexemes) and place.lexemes[last + 1].start == place.lexemes[last].end:
@@ -79,7 +83,10 @@ def missing_name(place: Place) -> Diagnostic | None:
     word = place.lexemes[0].text
     example = {"MODEL": "model jamba_v0_1", "LET": "let swa = attn window(2048)", "SHARE": "share g = attn gqa(32,32)"}
     return error(
-        "missing-name", f"`{word}` needs a name.", place.at.span, help=f"write it behind `{word}`: `{example[place.head]}`"
+        "missing-name",
+        f"`{word}` needs a name.",
+        place.at.span,
+        help=f"write it behind `{word}`: `{example[place.head]}`",
     )
 
 
@@ -128,9 +135,7 @@ def stray_offset(place: Place) -> Diagnostic | None:
     """`moe offset 1`."""
     if place.kind != "OFFSET":
         return None
-    return error(
-        "stray-offset", "`offset` belongs behind `every N`.", place.at.span, help="write `every 2 offset 1`"
-    )
+    return error("stray-offset", "`offset` belongs behind `every N`.", place.at.span, help="write `every 2 offset 1`")
 
 
 def missing_separator(place: Place) -> Diagnostic | None:

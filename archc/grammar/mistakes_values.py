@@ -59,9 +59,7 @@ def range_outside_list(place: Place) -> Diagnostic | None:
     """`f(1..4)`."""
     if place.kind != "DOTS" or place.before_kind not in ENDS or place.inside == "LSQB":
         return None
-    return error(
-        "range-outside-list", "A range stands in a list.", place.at.span, help="put it in brackets: `[4..7]`"
-    )
+    return error("range-outside-list", "A range stands in a list.", place.at.span, help="put it in brackets: `[4..7]`")
 
 
 def at_without_list(place: Place) -> Diagnostic | None:
@@ -69,9 +67,7 @@ def at_without_list(place: Place) -> Diagnostic | None:
     if place.before_kind != "AT":
         return None
     number = place.at.text[:50] if place.kind == "NUMBER" else "1, 4..7"
-    return error(
-        "expected-value", "`at` needs a list of layer numbers.", place.at.span, help=f"write `at [{number}]`"
-    )
+    return error("expected-value", "`at` needs a list of layer numbers.", place.at.span, help=f"write `at [{number}]`")
 
 
 VALUE_RULES = (at_without_list, missing_value, leading_parenthesis, range_outside_list, missing_comma, stray_number)

@@ -75,7 +75,10 @@ def _zero_count(lexeme: Lexeme) -> Diagnostic:
     if lexeme.type == "REPEAT":
         message, way_out = "A layer cannot be repeated 0 times.", "remove the layer, or repeat it at least once: `x1`"
     else:
-        message, way_out = "A router cannot choose 0 experts, or among 0.", "write `topK/E` with 1 <= K <= E, as `top2/16`"
+        message, way_out = (
+            "A router cannot choose 0 experts, or among 0.",
+            "write `topK/E` with 1 <= K <= E, as `top2/16`",
+        )
     return error("zero-count", message, lexeme.span, "at least 1", help=way_out)
 
 
@@ -108,7 +111,9 @@ def _unknown_unit(lexeme: Lexeme, unit: str) -> Diagnostic:
         "unknown-unit",
         f"`{_short(unit)}` is not a unit.",
         type(span)(span.source, span.end - len(unit), span.end),
-        help="write " + " or ".join(ways) if ways else "the units are k, M, G (powers of 1000) and Ki, Mi, Gi (of 1024)",
+        help="write " + " or ".join(ways)
+        if ways
+        else "the units are k, M, G (powers of 1000) and Ki, Mi, Gi (of 1024)",
     )
 
 

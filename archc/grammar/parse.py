@@ -57,12 +57,23 @@ def _scan(source: Source, start: int = 0) -> Scan:
     if length > MAX_SOURCE:
         message = f"The text is {length:,} characters long; a spec has at most {MAX_SOURCE:,}."
         raise DiagnosticError(
-            error("source-too-large", message, Span(source, 0, 0), help="a spec describes a layer once: repeat it with `xN`")
+            error(
+                "source-too-large",
+                message,
+                Span(source, 0, 0),
+                help="a spec describes a layer once: repeat it with `xN`",
+            )
         )
     if "\0" in source.text:
         at = source.text.index("\0")
         raise DiagnosticError(
-            error("not-text", "This is not a text file.", Span(source, at, at + 1), "a NUL character", help="a spec is text in UTF-8")
+            error(
+                "not-text",
+                "This is not a text file.",
+                Span(source, at, at + 1),
+                "a NUL character",
+                help="a spec is text in UTF-8",
+            )
         )
     return scan(source, start)
 
@@ -70,7 +81,9 @@ def _scan(source: Source, start: int = 0) -> Scan:
 def _raise_if(findings: list[Diagnostic]) -> None:
     """Abandon the source if anything was found, in the order of the text."""
     if findings:
-        apart = [finding for finding in dict.fromkeys(findings) if not any(_inside(finding, other) for other in findings)]
+        apart = [
+            finding for finding in dict.fromkeys(findings) if not any(_inside(finding, other) for other in findings)
+        ]
         raise DiagnosticError(*sorted(apart, key=lambda finding: finding.labels[0].span.start)[:MAX_FINDINGS])
 
 

@@ -68,11 +68,13 @@ class Body:
     """What stands behind a `=`: on the same line if it fits, else on lines of its own."""
 
     doc: Doc
+    comment: str | None = None  # behind the `=`
+    leading: tuple[str, ...] = ()
 
     @cached_property
     def flat(self) -> str | None:
         text = flat(self.doc)
-        return text and " " + text
+        return None if text is None or self.comment or self.leading else " " + text
 
 
 Doc = str | Concat | Sequence | Body
@@ -106,15 +108,26 @@ class _Printer:
         elif isinstance(doc, Concat):
             self._concat(doc, indent, tail)
         elif isinstance(doc, Body):
-            self._new_line(indent + INDENT)
-            self.put(doc.doc, indent + INDENT, tail)
+            self._body(doc, indent + INDENT, tail)
         else:
             {"bracketed": self._bracketed, "chain": self._chain, "words": self._words}[doc.kind](doc, indent, tail)
 
     def _concat(self, doc: Concat, indent: int, tail: int) -> None:
         for i, part in enumerate(doc.parts):
-            rest = [flat(later) or "" for later in doc.parts[i + 1 :]]
-            self.put(part, indent, tail + sum(map(len, rest)))
+            rest = [tail]
+            for later in reversed(doc.parts[i + 1 :]):
+                rest = [0] if isinstance(later, Body) else [*rest, len(flat(later) or "")]
+            self.put(part, indent, sum(rest))
+
+    def _body(self, doc: Body, indent: int, tail: int) -> None:
+        if doc.comment:
+            self.line += "  "
+            self._comment(doc.comment)
+        self._new_line(indent)
+        for comment in doc.leading:
+            self._comment(comment)
+            self._new_line(indent)
+        self.put(doc.doc, indent, tail)
 
     def _bracketed(self, doc: Sequence, indent: int, tail: int) -> None:
         self.line += doc.open

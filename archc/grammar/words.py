@@ -26,12 +26,13 @@ class Words:
 
     def body(self, item: tree.Layer | tree.Group) -> Doc:
         """What stands behind the `=` of a `let` or `share`."""
-        if isinstance(item, tree.Group):
-            return Concat((" ", self.item(item)))
-        doc = self.layer(item)
-        only = item.sublayers[0]
-        alone = len(item.sublayers) == len(only.branches) == len(only.branches[0].words) == 1 and only.feed is None
-        return Concat((" ", doc)) if alone else Body(doc)
+        before = self.comments.before(item.span.start) if self.comments else ()
+        doc = self.item(item) if isinstance(item, tree.Group) else self.layer(item)
+        if not before and (isinstance(item, tree.Group) or _one_word(item)):
+            return Concat((" ", doc))
+        ends_line = bool(before) and not before[0].own_line
+        leading = tuple(comment.text for comment in before[ends_line:])
+        return Body(doc, before[0].text if ends_line else None, leading)
 
     def item(self, item: tree.Item) -> Doc:
         count = f" x{item.repeat.count}" if item.repeat else ""
@@ -149,6 +150,12 @@ class Words:
             elements.append(Element(doc, tuple(comment.text for comment in (*before, *inside)), behind))
         dangling = tuple(comment.text for comment in comments.before(end)) if end is not None else ()
         return tuple(elements), dangling
+
+
+def _one_word(layer: tree.Layer) -> bool:
+    """Whether there is nothing to break in the layer but the brackets of its only word."""
+    only = layer.sublayers[0]
+    return len(layer.sublayers) == len(only.branches) == len(only.branches[0].words) == 1 and only.feed is None
 
 
 def _plain(elements: tuple[Element, ...]) -> bool:

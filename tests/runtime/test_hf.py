@@ -142,6 +142,24 @@ def test_a_changed_export_is_detected(toy, hf_folder, tmp_path):
         toy.hf.import_hf(hf_folder, tmp_path / "back")
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("manifest.json", '{"files": 3}', "files is not a table of strings"),
+        ("model.safetensors.index.json", "{}", "weight_map is not a table of strings"),
+        ("model.safetensors.index.json", "[1", "is not a JSON object"),
+        ("model.safetensors.index.json", '{"weight_map": {"a": "../model.safetensors"}}', "are missing"),
+        ("config.json", "\x00", "is not a JSON object"),
+        ("model.safetensors", "short", "is not a whole safetensors file"),
+    ],
+)
+def test_damaged_directories_are_messages(toy, hf_folder, tmp_path, capsys, file, content, message):
+    (hf_folder / "manifest.json").unlink()
+    (hf_folder / file).write_text(content)
+    assert toy.hf.main(["import", str(hf_folder), str(tmp_path / "back")]) == 1
+    assert message in capsys.readouterr().err
+
+
 def test_configurations_are_compared(toy, hf_folder, make_model):
     model = make_model()
     configure(hf_folder, transformers_version="4.0", dtype="float16", use_cache=False, architectures=None, new_key=1)
@@ -188,8 +206,9 @@ def test_the_command(toy, make_model, run_folder, tmp_path, capsys):
     for arguments, message in (
         (["export", str(run_folder), hf], "exists already"),
         (["export", str(tmp_path / "none"), str(tmp_path / "x")], "is not a directory"),
-        (["import", str(tmp_path / "none"), back], "is not a directory"),
-        (["import", str(tmp_path), back], "holds no config.json"),
+        (["import", str(tmp_path / "none"), str(tmp_path / "x")], "is not a directory"),
+        (["import", str(tmp_path), str(tmp_path / "x")], "holds no config.json"),
+        (["import", hf, back], "holds checkpoints already"),
     ):
         assert toy.hf.main(arguments) == 1
         error = capsys.readouterr().err

@@ -193,6 +193,20 @@ def test_a_run_is_never_started_over_another(toy, text, tmp_path, capsys):
     assert "holds step-000001: give --resume to go on, or another --out" in capsys.readouterr().err
 
 
+def test_a_run_that_is_complete_says_so(toy, text, tmp_path, capsys):
+    assert command(toy, text, tmp_path / "out", "--steps", 1) == 0
+    assert command(toy, text, tmp_path / "out", "--steps", 1, "--resume") == 0
+    assert "step 1 was reached before; for more, give more --steps" in capsys.readouterr().out
+
+
+def test_an_unusable_out_is_known_before_training(toy, text, tmp_path, capsys):
+    (tmp_path / "out").write_text("a file")
+    assert command(toy, text, tmp_path / "out", "--steps", 1) == 1
+    captured = capsys.readouterr()
+    assert captured.err == f"error: {tmp_path / 'out'}: File exists\n"
+    assert "step 1" not in captured.out
+
+
 def test_a_dtype_cannot_change_on_the_way(toy, text, tmp_path, capsys):
     assert command(toy, text, tmp_path / "out", "--steps", 1, "--dtype", "bfloat16") == 0
     assert command(toy, text, tmp_path / "out", "--steps", 2, "--dtype", "float32", "--resume") == 1

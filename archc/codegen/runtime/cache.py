@@ -1,10 +1,13 @@
 """What a model keeps between calls, so that a sequence can be continued."""
 
+from collections.abc import Iterable, Iterator
+from typing import Any
+
 import torch
 from torch import Tensor
 
-State = tuple[Tensor, ...]
-"""The tensors that one use of a layer keeps: a NamedTuple such as AttentionState."""
+State = tuple[Any, ...]
+"""What one use of a layer keeps: a NamedTuple of tensors, or of such tuples."""
 
 
 class Cache:
@@ -45,8 +48,7 @@ class Cache:
         return sum(tensor.nbytes for tensor in self._tensors())
 
     def _tensors(self) -> list[Tensor]:
-        tensors = [tensor for state in self.states if state is not None for tensor in state]
-        return [tensor for tensor in tensors if tensor is not self.length]
+        return [tensor for tensor in _flatten(self.states) if tensor is not self.length]
 
     def _check_room(self, n: int) -> None:
         if self.capacity is not None and self.seen + n > self.capacity:
@@ -54,3 +56,11 @@ class Cache:
                 f"{n} more tokens do not fit: the cache has seen {self.seen} and holds {self.capacity}; "
                 "make one with a larger context"
             )
+
+
+def _flatten(states: Iterable[Any]) -> Iterator[Tensor]:
+    for state in states:
+        if isinstance(state, Tensor):
+            yield state
+        elif state is not None:
+            yield from _flatten(state)

@@ -89,7 +89,7 @@ def guarded(action: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        message = f"{error.filename or 'error'}: {error.strerror or error}"
+        message = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
     except KeyboardInterrupt:
         return INTERRUPTED
     print(f"error: {message}", file=sys.stderr)

@@ -178,13 +178,16 @@ def load(paths: Iterable[str], *, vocab: int, length: int, seed: int = 0, ids: s
     if ids == "auto":
         ids = "uint16" if vocab <= 1 << 16 else "uint32"
     found, skipped = _find(paths)
+    n_ids = sum(path.suffix in _IDS for path in found)
+    if 0 < n_ids < len(found):
+        raise DataError(
+            f"{n_ids} files of token ids (.bin, .npy) and {len(found) - n_ids} of text: give one kind, "
+            "for example by a glob such as 'DIR/**/*.txt'"
+        )
     documents = [document for path in found if (document := _document(path, ids))]
     if not documents:
         why = "every file is empty" if found else f"{skipped} files were found, none of them text"
         raise DataError(f"no data: {why}")
-    n_ids = sum(d.path.suffix in _IDS for d in documents)
-    if 0 < n_ids < len(documents):
-        raise DataError(f"{n_ids} files of token ids and {len(documents) - n_ids} of text: give one kind")
     return Corpus(documents, vocab=vocab, length=length, seed=seed, skipped=skipped)
 
 

@@ -40,3 +40,8 @@ def accumulator(x: Tensor) -> torch.dtype:
 def rows(x: Tensor) -> Tensor:
     """`x` itself when its last dimension is contiguous, which is all that the kernels ask; else a copy."""
     return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def matrix(x: Tensor) -> Tensor:
+    """`x` as `[rows, width]`, its last dimension contiguous: a view wherever its strides allow one, else a copy."""
+    return rows(x.reshape(-1, x.shape[-1]))

@@ -59,6 +59,8 @@ _DERIVED = re.compile(r"(^|\.)rotary_emb\.inv_freq$")  # stored by old versions;
 
 def import_hf(source: Path, out: Path, *, allow: Iterable[str] = ()) -> Path:
     """Write a checkpoint of step 0 from a Hugging Face directory; returns the checkpoint's directory."""
+    if checkpoint.steps(out):
+        raise CommandError(f"{out} holds checkpoints already")
     model = checkpoint.empty(torch.device("meta"), torch.float32)
     shards, found = _opened(source, model, allow)
 

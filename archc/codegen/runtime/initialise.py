@@ -51,3 +51,9 @@ def dt_weight_(t: Tensor, dt_rank: int, generator: Generator | None = None) -> N
     """Uniform within +-dt_rank^-1/2, which keeps the variance of dt before its bias."""
     bound = dt_rank**-0.5
     t.uniform_(-bound, bound, generator=generator)
+
+
+@torch.no_grad()
+def uniform_(t: Tensor, bound: float, generator: Generator | None = None) -> None:
+    """Uniform in +-bound, as `nn.Conv1d` starts with bound = 1 / sqrt(fan in)."""
+    t.uniform_(-bound, bound, generator=generator)

@@ -88,6 +88,7 @@ def train(options: Options) -> Outcome:
     step = resume(options, model, optimizer, settings)
     forward = prepare(model, options)
     _introduce(model, corpus, device, dtype)
+    options.out.mkdir(parents=True, exist_ok=True)  # if it cannot be written to, now is the time to know
 
     loss = held_out = math.nan
     rows = options.batch * options.grad_accumulation
@@ -140,7 +141,7 @@ def accumulate(forward: Forward, optimizer: Optimizer, batch: data.Batch, parts:
     for part in batch.split(parts):
         if part.n_targets:
             loss = loss_of(forward, part.to(device)) * (part.n_targets / batch.n_targets)
-            loss.backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(loss)
             optimizer.collect()
             losses.append(loss.detach())
     return torch.stack(losses).sum().item() if losses else math.nan
@@ -274,6 +275,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     def action() -> int:
         end = train(options)
+        if math.isnan(end.loss):
+            print(f"step {end.step} was reached before; for more, give more --steps")
+            return 0
         print(
             f"step {end.step}  loss {end.loss:.4f}  held-out loss {end.held_out_loss:.4f}  "
             f"unigram entropy {end.unigram_entropy:.4f} nats"

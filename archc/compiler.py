@@ -1,0 +1,128 @@
+"""The whole journey on one screen: parse, elaborate, verify, analyse, lower, emit.
+
+Nothing here prints, exits or writes: `archc.cli` does. Every problem of a spec is a DiagnosticError with all findings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from archc.diagnostics import Diagnostic, DiagnosticError, Source
+from archc.elaborate.elaborate import elaborate
+from archc.grammar.parse import parse
+from archc.grammar.tree import Model as ModelStatement
+from archc.grammar.tree import Setting, Spec
+from archc.ir.graph import Graph
+from archc.ir.verify import verify
+from archc.passes.flops import flops
+from archc.passes.outline import outline
+from archc.passes.params import params
+from archc.passes.state import state
+from archc.passes.workload import Workload
+from archc.report.analysis import Analysis
+
+Watch = Callable[[str, Graph], None]
+ASSIGNMENT = re.compile(r"\s*[A-Za-z_][A-Za-z0-9_]*\s*(?P<sign>=)")
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A spec that holds: its syntax, its graph as elaborated, and what there is to warn of."""
+
+    spec: Spec
+    overrides: tuple[Setting, ...]
+    graph: Graph
+    warnings: tuple[Diagnostic, ...]
+
+    @property
+    def spec_text(self) -> str:
+        """The spec with its overrides written in, which is what the model means."""
+        text, missing = self.spec.source.text, []
+        replaced: list[tuple[int, int, str]] = []
+        for name, override in {setting.ident.name: setting for setting in self.overrides}.items():
+            said = [s for s in self.spec.statements if isinstance(s, Setting) and s.ident.name == name]
+            replaced += [(setting.span.start, setting.span.end, override.span.text) for setting in said]
+            missing += [] if said else [override.span.text]
+        for start, end, written in sorted(replaced, reverse=True):
+            text = text[:start] + written + text[end:]
+        if not text.endswith("\n"):
+            text += "\n"
+        return text + "".join(f"{statement}\n" for statement in missing)
+
+
+def load(source: Source, overrides: Sequence[str] = ()) -> Model:
+    """Parse, elaborate and verify a spec. `overrides` are settings from elsewhere, `name=value` each, which win."""
+    settings = tuple(setting(text) for text in overrides)
+    spec = parse(source)
+    graph, warnings = elaborate(spec, settings)
+    return Model(spec, settings, verify(graph, "elaborate"), tuple(warnings))
+
+
+def setting(text: str) -> Setting:
+    """`d_model=4096` as the statement `d_model 4096`, which has the same length and so the same columns."""
+    assigned = ASSIGNMENT.match(text)
+    if assigned:
+        text = text[: assigned.start("sign")] + " " + text[assigned.end("sign") :]
+    statements = parse(Source("--set", text)).statements
+    if len(statements) != 1 or not isinstance(statements[0], Setting):
+        message = f"--set {text!r} is not a setting"
+        raise DiagnosticError(Diagnostic("not-a-setting", message, help="write --set name=value, as --set d_model=4096"))
+    return statements[0]
+
+
+def analyse(model: Model, workload: Workload) -> Analysis:
+    """Every table about a model under a workload: model FLOPs of what was said, kernel FLOPs of what would be built."""
+    return Analysis(
+        outline=outline(model.graph),
+        workload=workload,
+        params=params(model.graph, workload),
+        state=state(model.graph, workload),
+        flops=flops(model.graph, workload),
+        kernel_flops=flops(lowered(model), workload),
+    )
+
+
+def lowered(model: Model, *, fuse: bool = True, watch: Watch = lambda name, graph: None) -> Graph:
+    """The graph that is printed as code; `watch` sees it after every pass."""
+    from archc.passes.pipeline import lower
+
+    if fuse:
+        return lower(model.graph, watch)
+    watch("elaborate", model.graph)
+    return model.graph
+
+
+def pass_names() -> tuple[str, ...]:
+    """What `watch` is told, in order."""
+    from archc.passes.pipeline import PIPELINE
+
+    return ("elaborate", *(step.name for step in PIPELINE))
+
+
+def graph_text(graph: Graph) -> str:
+    """The printed IR."""
+    from archc.ir.text import graph_text as text
+
+    return text(graph)
+
+
+def build(model: Model, *, fuse: bool = True, watch: Watch = lambda name, graph: None) -> dict[str, str]:
+    """The files of the package, by name."""
+    from archc.codegen.package import build_package
+
+    graph = lowered(model, fuse=fuse, watch=watch)
+    return build_package(model.graph, graph, model.spec_text, model.graph.settings.name)
+
+
+def formatted(source: Source) -> str:
+    """The spec in its one canonical form."""
+    from archc.grammar.format import format_spec
+
+    return format_spec(parse(source))
+
+
+def names_itself(model: Model) -> bool:
+    """Whether the spec has a `model` line."""
+    return any(isinstance(statement, ModelStatement) for statement in model.spec.statements)

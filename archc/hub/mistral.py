@@ -1,0 +1,53 @@
+"""Mistral (arXiv:2310.06825): Llama's layers with a window over the last tokens."""
+
+from __future__ import annotations
+
+from archc.hub.family import family
+
+MISTRAL = family(
+    name="mistral",
+    title="Mistral",
+    source="arXiv:2310.06825",
+    architecture="MistralForCausalLM",
+    layers=(("attn",), ("swiglu",)),
+    tensors="""
+        embed.weight                     model.embed_tokens.weight
+        layers.*.mixer_norm.weight       model.layers.*.input_layernorm.weight
+        layers.*.mixer.q_proj.weight     model.layers.*.self_attn.q_proj.weight
+        layers.*.mixer.k_proj.weight     model.layers.*.self_attn.k_proj.weight
+        layers.*.mixer.v_proj.weight     model.layers.*.self_attn.v_proj.weight
+        layers.*.mixer.o_proj.weight     model.layers.*.self_attn.o_proj.weight
+        layers.*.mlp_norm.weight         model.layers.*.post_attention_layernorm.weight
+        layers.*.mlp.gate_proj.weight    model.layers.*.mlp.gate_proj.weight
+        layers.*.mlp.up_proj.weight      model.layers.*.mlp.up_proj.weight
+        layers.*.mlp.down_proj.weight    model.layers.*.mlp.down_proj.weight
+        norm.weight                      model.norm.weight
+        lm_head.weight                   lm_head.weight
+    """,
+    keys="""
+        vocab_size                    vocab              int    32000
+        hidden_size                   d_model            int    4096
+        num_hidden_layers             n_layers           int    32
+        max_position_embeddings       context            int    131072
+        tie_word_embeddings           tied               bool   false
+        rms_norm_eps                  norm.eps           float  1e-6
+        num_attention_heads           attn.n_heads       int    32
+        num_key_value_heads           attn.n_kv_heads    int    8          attn.n_heads
+        head_dim                      attn.d_head        int    null       d_model // attn.n_heads
+        rope_parameters.rope_theta    attn.rope.theta    float  10000.0
+        sliding_window                attn.window        int    4096       none
+        intermediate_size             swiglu.d_ff        int    14336
+    """,
+    always="""
+        norm         "rms"
+        attn.rope    "rope"
+    """,
+    only="""
+        hidden_act                               "silu"       written    the gate of a generated Mistral uses SiLU
+        rope_parameters.rope_type                "default"    written    scaled rotary positions are not supported yet
+        rope_parameters.partial_rotary_factor    1.0          read       transformers' Mistral ignores this key
+    """,
+    inert="""
+        pad_token_id    training only: its embedding gets no gradient
+    """,
+)

@@ -1,0 +1,21 @@
+"""Aligned tables in the text of a family's file: one row a line, columns two or more spaces apart, `#` starts a comment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+
+def rows(text: str, columns: int) -> Iterator[tuple[str, ...]]:
+    """The rows of a table, each filled up to `columns` with empty strings. ValueError if one has more."""
+    for line in text.splitlines():
+        if line.strip() and not line.lstrip().startswith("#"):
+            cells = re.split(r" {2,}", line.strip())
+            if len(cells) > columns:
+                raise ValueError(f"a row of {len(cells)} columns in a table of {columns}: {line.strip()}")
+            yield (*cells, *[""] * (columns - len(cells)))
+
+
+def pairs(text: str) -> tuple[tuple[str, str], ...]:
+    """A table of two columns."""
+    return tuple((left, right) for left, right in rows(text, 2))

@@ -1,0 +1,50 @@
+"""Everything that is known about one model under one workload: the results of the passes, side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from archc.passes.flops import ModelFlops
+from archc.passes.outline import Outline
+from archc.passes.params import Params
+from archc.passes.state import SequenceState
+from archc.passes.workload import Workload
+
+TRAINING_FACTOR = 3  # forward, and backward at twice its cost: the convention behind model FLOPs utilisation
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """`flops` are read from the graph as the spec says it, `kernel_flops` from the graph as it is built."""
+
+    outline: Outline
+    workload: Workload
+    params: Params
+    state: SequenceState
+    flops: ModelFlops
+    kernel_flops: ModelFlops
+
+    @property
+    def model_flops(self) -> int:
+        """Forward, of one sequence."""
+        return self.flops.total.model // self.workload.batch
+
+    @property
+    def model_flops_per_token(self) -> int:
+        """Forward, the mean over the tokens of a sequence, rounded."""
+        return per_token(self.flops.total.model, self.workload)
+
+    @property
+    def training_flops_per_token(self) -> int:
+        return per_token(TRAINING_FACTOR * self.flops.total.model, self.workload)
+
+    @property
+    def state_bytes(self) -> int:
+        """What one sequence keeps at the end of the context."""
+        total = self.state.total
+        return total.kv.n_bytes + total.recurrent.n_bytes
+
+
+def per_token(flops: int, workload: Workload) -> int:
+    """The mean over all tokens of a workload, rounded to the nearest integer."""
+    return (2 * flops + workload.n_tokens) // (2 * workload.n_tokens)
