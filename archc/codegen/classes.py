@@ -1,7 +1,7 @@
 """The classes of the emitted model: weights, initialisation, forward program and cache of each module.
 
-Equal scopes (the same kind with the same fields) share a class. The layer itself is a class that takes its mixer and channel
-mixer as arguments, so that one `Layer` serves every combination with the same skeleton.
+Equal scopes (the same kind with the same fields) share a class. The layer itself is a class that takes its mixer and
+channel mixer as arguments, so that one `Layer` serves every combination with the same skeleton.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Lines of Python as `ruff format` would leave them, so that what is emitted is canonical without running a formatter."""
+"""Lines of Python as `ruff format` would leave them, so that emitted files are canonical without a formatter."""
 
 from __future__ import annotations
 
@@ -73,5 +73,3 @@ def split_arguments(text: str) -> list[str]:
 def is_call(code: str) -> bool:
     """Whether an expression can stand inside another without parentheses."""
     return isinstance(ast.parse(code, mode="eval").body, ast.Call | ast.Name | ast.Attribute)
-
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from archc.codegen.classes import ClassView, Classes
+from archc.codegen.classes import Classes, ClassView
 from archc.codegen.layout import statement
 from archc.codegen.programs import BODY, Names, Part, Program, parts
 from archc.ir.graph import Graph, Node, Stack, Use, counts, op_graphs

@@ -1,7 +1,7 @@
 """The emitted package: every file that `archc build` writes, as text.
 
-What is the same for every model is copied from `runtime/`; kernels and model.py are rendered; nothing here depends on the
-time, the machine or the order of a set, so that two builds are byte-equal.
+What is the same for every model is copied from `runtime/`; kernels and model.py are rendered; nothing here depends on
+the time, the machine or the order of a set, so that two builds are byte-equal.
 """
 
 from __future__ import annotations

@@ -100,8 +100,8 @@ class Program:
     def body(self) -> tuple[str, ...]:
         """The statements, `return` included."""
         if not self.current:
-            self.current = {value: name for value, name in zip(self.part.inputs, self.parameter_names(), strict=True)}
-        lines = []
+            self.current = dict(zip(self.part.inputs, self.parameter_names(), strict=True))
+        lines: list[str] = []
         for i, step in enumerate(self.steps):
             code, outputs = self._code(step)
             if i == len(self.steps) - 1 and outputs == self.part.outputs:
@@ -175,5 +175,3 @@ class Program:
         if len(shapes) == 1 and len(outputs) > 1:
             return f"{shapes[0]} each" if all(v.type != "plan" for v in outputs) else shapes[0]
         return ", ".join(shapes)
-
-

@@ -67,4 +67,4 @@ class Row:
     def text(self, colour: bool) -> str:
         cells = [self._cells.get(column, (" ", "")) for column in range(self._end)]
         runs = groupby(cells, key=lambda cell: cell[1])
-        return "".join(paint("".join(char for char, _ in run), style, colour) for style, run in runs).rstrip()  # type: ignore[arg-type]
+        return "".join(paint("".join(char for char, _ in run), style, colour) for style, run in runs).rstrip()

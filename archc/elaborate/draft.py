@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 from archc.diagnostics import Diagnostic, DiagnosticError, Span, error, nearest
 from archc.elaborate.bind import Binder, Environment
-from archc.grammar.tree import Arg, Branch, Group, Ident, Layer, Let, Name, NoneLiteral, Sublayer, TopK, Word
-from archc.layers.kind import ChannelMixer, Kind, Mixer, fields_of
+from archc.grammar.tree import Arg, Branch, Group, Ident, Layer, Let, Name, Sublayer, TopK, Word
+from archc.layers.kind import ChannelMixer, Kind
 
 Step = Word | tuple[Arg, ...] | TopK
 
@@ -109,7 +109,8 @@ class Macros:
         name = head.ident.name
         if head.value is not None:
             message = f"a layer begins with a kind, not with a value for `{name}`"
-            raise DiagnosticError(error("not-a-layer", message, head.span, help=f"known kinds: {', '.join(Kind.known)}"))
+            hint = f"known kinds: {', '.join(Kind.known)}"
+            raise DiagnosticError(error("not-a-layer", message, head.span, help=hint))
         if name in self.layers:
             members = self.layers[name]
         elif name in Kind.known:
@@ -143,10 +144,6 @@ class Macros:
 
 def is_channel_mixer(draft: Draft) -> bool:
     return issubclass(draft.cls, ChannelMixer)
-
-
-def is_mixer(draft: Draft) -> bool:
-    return issubclass(draft.cls, Mixer)
 
 
 def from_word(word: Word, macros: Macros, env: Environment) -> Draft | None:

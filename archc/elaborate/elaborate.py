@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from archc.diagnostics import Diagnostic, DiagnosticError, Report, Span, error
 from archc.elaborate.assemble import LayerPlan, build_epilogue, build_layer, build_prologue, d_model_axis
 from archc.elaborate.bind import Environment
@@ -111,7 +113,7 @@ class Elaborator:
         builder = StackBuilder(self.macros, self.env, self._resolve, self.report)
         repeat = block.repeat.count if block.repeat else 1
         try:
-            return builder.bracket(block.items, repeat, block.suffix, [], (), block.span)[0]
+            return builder.bracket(block.items, repeat, block.suffix, [], ())[0]
         except DiagnosticError as failure:
             self.report.add(*failure.diagnostics)
             return ()
@@ -152,7 +154,7 @@ class Elaborator:
         for member in members:
             if member.owns(suffix.word, self.env) and not member.said(suffix.word.ident.name):
                 suffix.used = True
-                member = member.below(Word(**{**_shallow(suffix.word), "tags": ()}))
+                member = member.below(replace(suffix.word, tags=()))
             said.append(member)
         return tuple(said)
 
@@ -178,7 +180,8 @@ class Elaborator:
         d_model = self.settings.d_model if self.settings else None
         for problem in kind.problems(d_model) if d_model else ():
             spans = [s for path in problem.fields if (s := binder.span_of(path)) is not None]
-            self.report.add(error(problem.code, problem.message, (spans or [draft.span])[0], problem.label, help=problem.help))
+            at = (spans or [draft.span])[0]
+            self.report.add(error(problem.code, problem.message, at, problem.label, help=problem.help))
         self.bound[draft] = kind
         return kind
 
@@ -195,10 +198,6 @@ class Elaborator:
 def plan_of(layer: Layer) -> LayerPlan:
     assert isinstance(layer.identity, LayerPlan)
     return layer.identity
-
-
-def _shallow(word: Word) -> dict[str, object]:
-    return {name: getattr(word, name) for name in word.__dataclass_fields__}
 
 
 def elaborate(spec: Spec, overrides: tuple[Setting, ...] = ()) -> tuple[Graph, list[Diagnostic]]:

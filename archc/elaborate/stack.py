@@ -58,7 +58,7 @@ class StackBuilder:
         self._elements = 0
 
     def bracket(
-        self, items: tuple[Item, ...], repeat: int, words: tuple[Word, ...], outer: list[Suffix], phases: Phases, span: Span
+        self, items: tuple[Item, ...], repeat: int, words: tuple[Word, ...], outer: list[Suffix], phases: Phases
     ) -> tuple[tuple[Stack, ...], Phases]:
         """`< items > xN words` inside brackets whose suffixes stand at `phases`."""
         own = [suffix for word in words if (suffix := self._suffix(word)) is not None]
@@ -96,13 +96,13 @@ class StackBuilder:
     def _item(self, item: Item, active: list[Suffix], phases: Phases) -> tuple[tuple[Stack, ...], Phases]:
         repeat = item.repeat.count if item.repeat else 1
         if isinstance(item, Group):
-            return self.bracket(item.items, repeat, item.suffix, active, phases, item.span)
+            return self.bracket(item.items, repeat, item.suffix, active, phases)
         group = self.macros.group(item.layer)
         if group is not None:
-            return self.bracket((group,), repeat, item.suffix, active, phases, item.span)
+            return self.bracket((group,), repeat, item.suffix, active, phases)
         if item.repeat or item.suffix:
             plain = Single(layer=item.layer, span=item.layer.span)
-            return self.bracket((plain,), repeat, item.suffix, active, phases, item.span)
+            return self.bracket((plain,), repeat, item.suffix, active, phases)
         return self._leaf(item, active, phases)
 
     def _leaf(self, item: Single, active: list[Suffix], phases: Phases) -> tuple[tuple[Stack, ...], Phases]:

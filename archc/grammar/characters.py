@@ -15,7 +15,7 @@ _SIGNS = {
 
 # Letters of other alphabets that look like a Latin one (Unicode's confusables, those a keyboard offers).
 _LETTERS = dict(
-    zip("аеорсухіјѕԁһѵкмтвнАВЕКМНОРСТХІЈЅ" + "οναιρτυκχΑΒΕΖΗΙΚΜΝΟΡΤΥΧ", 
+    zip("аеорсухіјѕԁһѵкмтвнАВЕКМНОРСТХІЈЅ" + "οναιρτυκχΑΒΕΖΗΙΚΜΝΟΡΤΥΧ",
         "aeopcyxijsdhvkmtbhABEKMHOPCTXIJS" + "ovaiptukxABEZHIKMNOPTYX", strict=True)
 )  # fmt: skip
 
@@ -116,12 +116,7 @@ def _plain(char: str) -> str | None:
 
 
 def _shown(char: str) -> str:
-    name = unicodedata.name(char, "")
     if char.isascii() and char.isprintable():
         return f"`{char}`"
-    drawn = f"`{char}` " if char.isprintable() and not is_invisible(char) else ""
-    return (
-        f"{drawn}(U+{ord(char):04X}{' ' + name if name else ''})"
-        if drawn
-        else f"U+{ord(char):04X}{' ' + name if name else ''}"
-    )
+    number = f"U+{ord(char):04X} {unicodedata.name(char, '')}".rstrip()
+    return f"`{char}` ({number})" if char.isprintable() and not is_invisible(char) else number

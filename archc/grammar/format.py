@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from archc.diagnostics import Source, Span
+from archc.diagnostics import Source
 from archc.grammar import pretty, tree
 from archc.grammar.comments import Comments
-from archc.grammar.pretty import Concat, Doc, Element
+from archc.grammar.pretty import Concat, Doc
 from archc.grammar.words import Words
 
 
@@ -153,18 +153,18 @@ def _statement(statement: tree.Statement, words: Words, column: int) -> Doc:
         case tree.Model(ident=ident):
             return f"model {ident.name}"
         case tree.Let(ident=ident, item=item):
-            head = f"let {ident.name.ljust(column)} ="
-            return Concat((head, words.body(item)))
+            return Concat((f"let {ident.name.ljust(column)} =", words.body(item)))
         case tree.Share(ident=ident, args=args, repeat=repeat, layer=layer):
-            count = f" x{repeat.count}" if repeat else ""
-            return Concat(
-                (f"share {ident.name}", words.arguments(args, statement.ident.span), f"{count} =", words.body(layer))
-            )
+            head = (f"share {ident.name}", words.arguments(args, ident.span), f"{_count(repeat)} =")
+            return Concat((*head, words.body(layer)))
         case tree.Block(repeat=repeat, items=items, suffix=suffix):
-            count = f" x{repeat.count}" if repeat else ""
-            return Concat((f"block{count} ", words.group(items), words.suffix(suffix)))
+            return Concat((f"block{_count(repeat)} ", words.group(items), words.suffix(suffix)))
         case tree.Setting(ident=ident, args=args, value=None):
             return Concat((ident.name, words.arguments(args, ident.span)))
         case tree.Setting(ident=ident, value=value, tags=tags) if value is not None:
             return Concat((ident.name.ljust(column + 2), words.expression(value), words.tags(tags)))
     raise AssertionError(statement)
+
+
+def _count(repeat: tree.Repeat | None) -> str:
+    return f" x{repeat.count}" if repeat else ""

@@ -175,19 +175,12 @@ def _where(finding: Diagnostic) -> int:
 def _unclosed(openers: list[Lexeme], before: Lexeme | None) -> Diagnostic:
     """The innermost of `openers` is the one most likely forgotten."""
     *outer, opener = openers
-    sign = SIGNS[opener.type]
     labels = [Label(open_.span, "this is open as well") for open_ in outer[-3:]]
     if before is not None:
         labels.append(Label(before.span, "before this"))
-    closer = SIGNS[OPENERS[opener.type]]
-    return error(
-        "unclosed-bracket",
-        f"A `{sign}` is never closed.",
-        opener.span,
-        "opened here",
-        *labels,
-        help=f"add a `{closer}`",
-    )
+    message = f"A `{SIGNS[opener.type]}` is never closed."
+    way_out = f"add a `{SIGNS[OPENERS[opener.type]]}`"
+    return error("unclosed-bracket", message, opener.span, "opened here", *labels, help=way_out)
 
 
 def _unmatched(closer: Lexeme, openers: list[Lexeme]) -> Diagnostic:

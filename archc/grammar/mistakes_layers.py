@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from archc.diagnostics import Diagnostic, Label, error
-from archc.grammar.layout import CLOSERS
+from archc.grammar.layout import CLOSERS, OPENERS
+from archc.grammar.lexemes import Lexeme
 from archc.grammar.place import OPERATORS, Place
 
 _JOINS = {"PLUS": "+", "PARALLEL": "||", "FEED": "<-"}
@@ -27,11 +28,8 @@ def split_repeat(place: Place) -> Diagnostic | None:
 
 def split_top(place: Place) -> Diagnostic | None:
     """`moe top 2/16`, `top2 / 16`."""
-    if (
-        place.before is None
-        or not re.fullmatch("top[0-9]*", place.before.text)
-        or place.kind not in ("NUMBER", "SLASH")
-    ):
+    word = place.before.text if place.before else ""
+    if place.kind not in ("NUMBER", "SLASH") or not re.fullmatch("top[0-9]*", word):
         return None
     last = place.index
     while last + 1 < len(place.lexemes) and place.lexemes[last + 1].type in ("SLASH", "NUMBER"):
@@ -62,7 +60,9 @@ def repeat(place: Place) -> Diagnostic | None:
             help="keep one count, or nest: `< mamba x2 > x3`",
         )
     way_out = _where_repeats_stand(place, count)
-    return way_out and error("misplaced-repeat", f"`{count}` repeats nothing here.", place.at.span, help=way_out)
+    if way_out is None:
+        return None
+    return error("misplaced-repeat", f"`{count}` repeats nothing here.", place.at.span, help=way_out)
 
 
 def _where_repeats_stand(place: Place, count: str) -> str | None:
@@ -100,9 +100,7 @@ def empty(place: Place) -> Diagnostic | None:
         return None
     span = place.before.span.to(place.at.span)
     if place.kind == "MORE":
-        return error(
-            "empty-group", "A group of no layers.", span, help="put a layer between `<` and `>`, or remove them"
-        )
+        return error("empty-group", "A group of no layers.", span, help="put a layer between `<` and `>`, or remove it")
     return error("empty-list", "A list of nothing.", span, help="put a value between `[` and `]`, as `[1, 4..7]`")
 
 
@@ -112,21 +110,14 @@ def missing_layer(place: Place) -> Diagnostic | None:
     if before is None or place.inside not in ("", "LESS") or place.head in ("NAME", "MODEL", ""):
         return None
     if before.type == "FEED" and "NAME" in place.expected:
-        return error(
-            "missing-name", "`<-` needs the name of a shared layer.", place.at.span, help="declare it: `share g = ...`"
-        )
+        message = "`<-` needs the name of a shared layer."
+        return error("missing-name", message, place.at.span, help="declare it: `share g = ...`")
     nothing = place.kind in ("$END", "COMMA", "MORE", *_JOINS)
     if before.type in ("PLUS", "PARALLEL") and nothing:
         return _missing_layer(place, f"A layer is missing behind `{_JOINS[before.type]}`.")
-    if (
-        before.type == "EQUAL"
-        and place.head in ("LET", "SHARE")
-        and "LESS" in place.expected | {"LESS"}
-        and _is_definition(place)
-    ):
-        message = (
-            "A layer is missing behind `=`." if nothing else f"`{place.lexemes[0].text}` names a layer, not a value."
-        )
+    if _defines(place):
+        word = place.lexemes[0].text
+        message = "A layer is missing behind `=`." if nothing else f"`{word}` names a layer, not a value."
         return _missing_layer(place, message)
     if before.type in ("LESS", "COMMA") and place.kind in _JOINS:
         return _missing_layer(place, f"A layer is missing before `{_JOINS[place.kind]}`.")
@@ -137,18 +128,22 @@ def _missing_layer(place: Place, message: str) -> Diagnostic:
     return error("expected-layer", message, place.at.span, help="a layer is a word and its fields, as `attn gqa(32,8)`")
 
 
-def _is_definition(place: Place) -> bool:
-    """Whether the `=` before the place is the one of the `let` or `share` itself."""
-    return all(lexeme.type != "EQUAL" for lexeme in place.element()[:-1]) and not place.inside and _first_equal(place)
+def _defines(place: Place) -> bool:
+    """Whether the place is right behind the `=` of a `let` or `share`."""
+    outside = _outside(place.lexemes[: place.index])
+    heads = place.head in ("LET", "SHARE") and place.before_kind == "EQUAL" and not place.inside
+    return heads and sum(lexeme.type == "EQUAL" for lexeme in outside) == 1
 
 
-def _first_equal(place: Place) -> bool:
+def _outside(lexemes: list[Lexeme]) -> list[Lexeme]:
+    """Those that stand in no bracket."""
     depth = 0
-    for i, lexeme in enumerate(place.lexemes[: place.index]):
-        depth += (lexeme.type in ("LPAR", "LSQB", "LESS")) - (lexeme.type in CLOSERS)
-        if lexeme.type == "EQUAL" and depth == 0:
-            return i == place.index - 1
-    return False
+    found: list[Lexeme] = []
+    for lexeme in lexemes:
+        depth += (lexeme.type in OPENERS) - (lexeme.type in CLOSERS)
+        if depth == 0:
+            found.append(lexeme)
+    return found
 
 
 def bare_sum(place: Place) -> Diagnostic | None:

@@ -12,6 +12,9 @@ _CONTINUATIONS = frozenset({"PLUS", "PARALLEL", "FEED", "REPEAT", "TOPK", "EVERY
 _RESERVED = frozenset({*STATEMENT_WORDS, "EVERY", "OFFSET", "AT", "NONE"})
 
 
+# Statements that name something, and what that looks like.
+_NAMING = {"MODEL": "model jamba_v0_1", "LET": "let swa = attn window(2048)", "SHARE": "share g = attn gqa(32,32)"}
+
 _USES = {
     **dict.fromkeys(STATEMENT_WORDS, "it begins a statement, and cannot stand inside one"),
     "EVERY": "it stands behind what it belongs to: `moe every 2 top2/16`",
@@ -61,33 +64,23 @@ def indented(place: Place) -> Diagnostic | None:
 
 def bad_name(place: Place) -> Diagnostic | None:
     """`model jamba-v0.1`, `let a.b = ...`."""
-    if (
-        place.head not in ("MODEL", "LET", "SHARE")
-        or place.index != 2
-        or place.kind not in ("MINUS", "SLASH", "NUMBER")
-    ):
+    if place.head not in _NAMING or place.index != 2 or place.kind not in ("MINUS", "SLASH", "NUMBER"):
         return None
     last = place.index
     while last + 1 < len(place.lexemes) and place.lexemes[last + 1].start == place.lexemes[last].end:
         last += 1
     plain = re.sub("[^A-Za-z0-9]+", "_", place.text(1, last)).strip("_")
-    return error(
-        "bad-name", "A name holds letters, digits and `_` only.", place.span(1, last), help=f"write `{short(plain)}`"
-    )
+    message = "A name holds letters, digits and `_` only."
+    return error("bad-name", message, place.span(1, last), help=f"write `{short(plain)}`")
 
 
 def missing_name(place: Place) -> Diagnostic | None:
     """`let = mamba`, `model`."""
-    if place.head not in ("MODEL", "LET", "SHARE") or place.index != 1 or place.kind in _RESERVED | {"REPEAT", "TOPK"}:
+    if place.head not in _NAMING or place.index != 1 or place.kind in _RESERVED | {"REPEAT", "TOPK"}:
         return None
     word = place.lexemes[0].text
-    example = {"MODEL": "model jamba_v0_1", "LET": "let swa = attn window(2048)", "SHARE": "share g = attn gqa(32,32)"}
-    return error(
-        "missing-name",
-        f"`{word}` needs a name.",
-        place.at.span,
-        help=f"write it behind `{word}`: `{example[place.head]}`",
-    )
+    way_out = f"write it behind `{word}`: `{_NAMING[place.head]}`"
+    return error("missing-name", f"`{word}` needs a name.", place.at.span, help=way_out)
 
 
 def reserved_word(place: Place) -> Diagnostic | None:
@@ -95,14 +88,14 @@ def reserved_word(place: Place) -> Diagnostic | None:
     if "NAME" not in place.expected:
         return None
     word = place.at.text[:50]
-    if place.kind in ("REPEAT", "TOPK") and place.head in ("MODEL", "LET", "SHARE") and place.index == 1:
+    if place.kind in ("REPEAT", "TOPK") and place.head in _NAMING and place.index == 1:
         reads = "a repeat" if place.kind == "REPEAT" else "a choice of experts"
         return error("reserved-word", f"`{word}` is {reads}, not a name.", place.at.span, help="choose another name")
     if place.kind not in _RESERVED or place.kind == "OFFSET":
         return None
     if place.index and place.kind in STATEMENT_WORDS and place.index > 1 and not place.inside:
         return None
-    names = place.index == 1 and place.head in ("MODEL", "LET", "SHARE")
+    names = place.index == 1 and place.head in _NAMING
     return error(
         "reserved-word",
         f"`{word}` is a word of the language, not a name.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from archc.diagnostics import Diagnostic, error
+from archc.diagnostics import Diagnostic, Span, error
 from archc.grammar.lexemes import Lexeme
 from archc.grammar.tree import Number
 
@@ -73,12 +73,9 @@ def check_count(lexeme: Lexeme) -> Diagnostic | None:
 
 def _zero_count(lexeme: Lexeme) -> Diagnostic:
     if lexeme.type == "REPEAT":
-        message, way_out = "A layer cannot be repeated 0 times.", "remove the layer, or repeat it at least once: `x1`"
+        message, way_out = "Nothing can be repeated 0 times.", "remove it, or repeat it at least once: `x1`"
     else:
-        message, way_out = (
-            "A router cannot choose 0 experts, or among 0.",
-            "write `topK/E` with 1 <= K <= E, as `top2/16`",
-        )
+        message, way_out = "A router cannot choose 0 experts, or among 0.", "write `topK/E`, as `top2/16`"
     return error("zero-count", message, lexeme.span, "at least 1", help=way_out)
 
 
@@ -96,24 +93,16 @@ def explain_bad_number(lexeme: Lexeme) -> Diagnostic:
 
 
 def _unknown_unit(lexeme: Lexeme, unit: str) -> Diagnostic:
-    span = lexeme.span
     digits = lexeme.text.removesuffix(unit)
-    meant = _OTHER_UNITS.get(unit)
-    if meant is None and re.fullmatch("[xX][0-9]*", unit):
-        return error(
-            "split-repeat",
-            "A repeat is written `x` first, behind what it repeats.",
-            span,
-            help=f"write `x{digits}` behind the layer, as in `mamba x{digits}`",
-        )
-    ways = [f"`{digits}{way}` ({UNITS[way]:,} each)" for way in meant or ()]
+    if unit in ("x", "X"):
+        message = "A repeat begins with its `x`, and stands behind what it repeats."
+        return error("split-repeat", message, lexeme.span, help=f"write `x{digits}`, as in `mamba x{digits}`")
+    ways = [f"`{digits}{way}` ({UNITS[way]:,} each)" for way in _OTHER_UNITS.get(unit, ())]
     return error(
         "unknown-unit",
         f"`{_short(unit)}` is not a unit.",
-        type(span)(span.source, span.end - len(unit), span.end),
-        help="write " + " or ".join(ways)
-        if ways
-        else "the units are k, M, G (powers of 1000) and Ki, Mi, Gi (of 1024)",
+        Span(lexeme.source, lexeme.end - len(unit), lexeme.end),
+        help="write " + " or ".join(ways) if ways else "the units are k, M, G (1000s) and Ki, Mi, Gi (1024s)",
     )
 
 

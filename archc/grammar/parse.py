@@ -43,47 +43,49 @@ def parse_expr(source: Source, start: int = 0) -> Expr:
     found = _scan(source, start)
     layout = split(found.lexemes)
     findings = found.findings + layout.findings
-    if not found.lexemes and not findings:
-        end = Span(source, start, len(source.text))
-        findings.append(error("missing-value", "A value is missing.", end, help="write a value, as `4096` or `none`"))
     lexemes = [lexeme for statement in layout.statements for lexeme in statement]
+    if not lexemes and not findings:
+        end = Span(source, start, len(source.text))
+        findings.append(error("expected-value", "A value is missing.", end, help="write a value, as `4096` or `none`"))
     expression = _Run("expression", lexemes, [], findings, tuple(findings)).run() if lexemes else None
     _raise_if(findings)
     return cast(Expr, expression)
+
+
+def decode(name: str, data: bytes) -> Source:
+    """The text of a file. Anything but UTF-8 is refused; a byte order mark and CRLF are not."""
+    try:
+        return Source(
+            name, data[: 4 * MAX_SOURCE + 4].decode("utf-8", "strict" if len(data) <= 4 * MAX_SOURCE else "replace")
+        )
+    except UnicodeDecodeError as wrong:
+        source = Source(name, data[: wrong.start].decode("utf-8"))
+        end = Span(source, wrong.start, wrong.start)
+        raise DiagnosticError(not_text(end, f"byte 0x{data[wrong.start]:02x} is not UTF-8")) from None
+
+
+def not_text(span: Span, what: str) -> Diagnostic:
+    """The finding that a source is not text."""
+    return error("not-text", "This is not a text.", span, what, help="a spec is text in UTF-8")
 
 
 def _scan(source: Source, start: int = 0) -> Scan:
     length = len(source.text)
     if length > MAX_SOURCE:
         message = f"The text is {length:,} characters long; a spec has at most {MAX_SOURCE:,}."
-        raise DiagnosticError(
-            error(
-                "source-too-large",
-                message,
-                Span(source, 0, 0),
-                help="a spec describes a layer once: repeat it with `xN`",
-            )
-        )
-    if "\0" in source.text:
-        at = source.text.index("\0")
-        raise DiagnosticError(
-            error(
-                "not-text",
-                "This is not a text file.",
-                Span(source, at, at + 1),
-                "a NUL character",
-                help="a spec is text in UTF-8",
-            )
-        )
+        way_out = "describe a layer once, and repeat it with `xN`"
+        raise DiagnosticError(error("source-too-large", message, Span(source, 0, 0), help=way_out))
+    nul = source.text.find("\0")
+    if nul >= 0:
+        raise DiagnosticError(not_text(Span(source, nul, nul + 1), "a NUL character"))
     return scan(source, start)
 
 
 def _raise_if(findings: list[Diagnostic]) -> None:
     """Abandon the source if anything was found, in the order of the text."""
     if findings:
-        apart = [
-            finding for finding in dict.fromkeys(findings) if not any(_inside(finding, other) for other in findings)
-        ]
+        unique = dict.fromkeys(findings)
+        apart = [finding for finding in unique if not any(_inside(finding, other) for other in unique)]
         raise DiagnosticError(*sorted(apart, key=lambda finding: finding.labels[0].span.start)[:MAX_FINDINGS])
 
 

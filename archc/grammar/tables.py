@@ -4,13 +4,14 @@ Building them takes lark longer than all else that the grammar does in a run, so
 `arch.tables.json`. The file says which lark and which grammar it was made from; under any other
 lark, or after an edit of the grammar, the tables are built anew in memory and nothing is written.
 
-Regenerate with `PYTHONHASHSEED=0 python -m archc.grammar.tables` (states are numbered in set order); a test fails when that was forgotten.
+Regenerate with `PYTHONHASHSEED=0 python -m archc.grammar.tables` (lark numbers states in the order of
+sets); a test fails when that was forgotten.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -43,7 +44,8 @@ def tables() -> Lark:
     if stored.get("made_from") != made_from():
         return build()
     # What lark's standalone parsers call; `made_from` admits no other version of it than the one that wrote the file.
-    return Lark._load_from_dict(stored["data"], stored["memo"], transformer=Builder(), postlex=_Unruled())
+    load: Callable[..., Lark] = Lark._load_from_dict  # type: ignore[no-untyped-call]
+    return load(stored["data"], stored["memo"], transformer=Builder(), postlex=_Unruled())
 
 
 def build(**options: Any) -> Lark:

@@ -15,11 +15,15 @@ from archc.diagnostics import Source, Span
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
+    """What every node has: where it stands."""
+
     span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ident(Node):
+    """A name where it is written."""
+
     name: str
 
 
@@ -28,7 +32,7 @@ class Ident(Node):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Number(Node):
-    """`value` is exact and already scaled by `unit` ("Ki", "Mi", "Gi", "k", "M", "G" or "")."""
+    """`text` as written, unit included; `value` exact, already scaled by `unit` (Ki, Mi, Gi, k, M, G or "")."""
 
     value: Fraction
     text: str
@@ -45,6 +49,8 @@ class Name(Node):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binary(Node):
+    """`left op right`. Parentheses leave no node: the shape of the tree says where they stood."""
+
     op: Literal["+", "-", "*", "/"]
     left: Expr
     right: Expr
@@ -52,6 +58,8 @@ class Binary(Node):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Negative(Node):
+    """`-operand`."""
+
     operand: Expr
 
 
@@ -65,6 +73,8 @@ class Range(Node):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListExpr(Node):
+    """`[1, 4..7]`: at least one element."""
+
     items: tuple[Range, ...]
 
 
@@ -107,7 +117,7 @@ Tag = TopK | Every | At
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arg(Node):
-    """One argument: `name=value`, a positional value, `top2/16`, or a juxtaposed word (`gqa(32,8)`)."""
+    """One argument: `name=value`, `name none`, a positional value such as `gqa(32,8)`, or `top2/16`."""
 
     name: Ident | None
     value: Expr | TopK

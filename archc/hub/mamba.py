@@ -43,8 +43,7 @@ MAMBA = family(
         intermediate_size      mamba.d_inner      int    null      only mamba.expand * d_model
     """,
     always="""
-        norm                "rms"
-        mamba.inner_norm    null
+        norm    "rms"
     """,
     only="""
         hidden_act    "silu"    written    the gate and the convolution of a generated Mamba use SiLU

@@ -130,7 +130,7 @@ class Settings:
 class Graph:
     """A whole model: tokens -> `prologue` -> stack -> `epilogue` -> logits.
 
-    The carry between layers is `prologue.outputs`: `(h,)` as written, `(delta, residual)` once adds are fused with norms.
+    The carry between layers is `(h,)` as written, and `(delta, residual)` once adds are fused with norms.
     """
 
     settings: Settings
@@ -189,6 +189,8 @@ def rewrite(graph: Graph, change: Callable[[OpGraph], OpGraph]) -> Graph:
 def map_layers(stack: tuple[Stack, ...], mapping: dict[Layer, Layer]) -> tuple[Stack, ...]:
     """The same stack over other layers."""
     return tuple(
-        Use(mapping[element.layer]) if isinstance(element, Use) else Repeat(element.count, map_layers(element.body, mapping))
+        Use(mapping[element.layer])
+        if isinstance(element, Use)
+        else Repeat(element.count, map_layers(element.body, mapping))
         for element in stack
     )

@@ -26,9 +26,7 @@ class Flops:
     backward: Size = ZERO
 
     def __add__(self, other: Flops) -> Flops:
-        return Flops(
-            add(self.model, other.model), add(self.forward, other.forward), add(self.backward, other.backward)
-        )
+        return Flops(add(self.model, other.model), add(self.forward, other.forward), add(self.backward, other.backward))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +59,7 @@ class Module:
 
 
 def attribute(path: str) -> str:
-    """The Python for a weight or submodule by its path: `self.in_proj.weight`, `self.A_log`, `self.experts["up_proj"]`."""
+    """The Python for a weight or submodule: `self.in_proj.weight`, `self.A_log`, `self.experts["up_proj"]`."""
     head, _, rest = path.partition(".")
     return f"self.{path}" if rest in ("", "weight", "bias") else f'self.{head}["{rest}"]'
 
@@ -70,7 +68,7 @@ def attribute(path: str) -> str:
 class Printer:
     """What an op may write into its line of Python: operands, weights, and names that the generator chose.
 
-    `kernel(k)` is the name of the function of a generated kernel file, `kernel(k, "add_")` of its sibling with that prefix.
+    `kernel(k)` is the function of a generated kernel file, `kernel(k, "add_")` its sibling with that prefix.
     """
 
     inputs: Sequence[str]

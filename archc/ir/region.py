@@ -1,7 +1,7 @@
 """A fused region: several ops that run as one kernel.
 
-Weights, FLOPs, state and shapes derive from the ops inside; a region adds only the line that it prints and the kernel that it
-calls. Subclasses live beside the pass that makes them.
+Weights, FLOPs, state and shapes derive from the ops inside; a region adds only the line that it prints and the kernel
+that it calls. Subclasses live beside the pass that makes them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,11 @@ class Region(Op):
 
 
 def fuse(
-    graph: OpGraph, members: tuple[Node, ...], region: type[Region], inputs: tuple[Value, ...], outputs: tuple[Value, ...]
+    graph: OpGraph,
+    members: tuple[Node, ...],
+    region: type[Region],
+    inputs: tuple[Value, ...],
+    outputs: tuple[Value, ...],
 ) -> OpGraph:
     """`graph` with `members` contracted to one node of type `region`."""
     order = {id(node): i for i, node in enumerate(graph.nodes)}

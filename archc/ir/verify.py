@@ -8,7 +8,7 @@ from archc.ir.graph import Graph, OpGraph, counts, op_graphs
 from archc.ir.values import Value
 
 
-class InvalidGraph(AssertionError):
+class InvalidGraphError(AssertionError):
     """The graph breaks a law of the IR; the message names the node."""
 
 
@@ -19,35 +19,35 @@ def verify(graph: Graph, after: str) -> Graph:
     carry = {(len(layer.graph.inputs), len(layer.graph.outputs)) for layer in counts(graph.stack)}
     carry.add((len(graph.epilogue.inputs), len(graph.epilogue.inputs)))
     if len(carry) != 1:
-        raise InvalidGraph(f"after {after}: layers disagree on what they hand on: {sorted(carry)}")
+        raise InvalidGraphError(f"after {after}: layers disagree on what they hand on: {sorted(carry)}")
     return graph
 
 
 def _verify_program(graph: OpGraph, after: str) -> None:
     if not nx.is_directed_acyclic_graph(graph.network):
-        raise InvalidGraph(f"after {after}: the ops form a cycle")
+        raise InvalidGraphError(f"after {after}: the ops form a cycle")
     known: set[Value] = set(graph.inputs)
     owned: set[tuple[str, str]] = set()
     for node in graph.nodes:
         where = f"after {after}: {node.scope or 'layer'}: {node.op.label}"
         for value in node.inputs:
             if value not in known:
-                raise InvalidGraph(f"{where} reads {value.name or 'a value'} before it is written")
+                raise InvalidGraphError(f"{where} reads {value.name or 'a value'} before it is written")
         shapes = [result.axes for result in node.op.results(*node.inputs)]
         if shapes != [value.axes for value in node.outputs]:
-            raise InvalidGraph(f"{where} has outputs of other shapes than its op gives")
+            raise InvalidGraphError(f"{where} has outputs of other shapes than its op gives")
         for value in node.outputs:
             if value in known:
-                raise InvalidGraph(f"{where} writes {value.name or 'a value'} twice")
+                raise InvalidGraphError(f"{where} writes {value.name or 'a value'} twice")
             known.add(value)
         for weight in node.op.weights():
             if (node.scope, weight.path) in owned:
-                raise InvalidGraph(f"{where}: {weight.path} is owned twice")
+                raise InvalidGraphError(f"{where}: {weight.path} is owned twice")
             owned.add((node.scope, weight.path))
     for value in graph.outputs:
         if value not in known:
-            raise InvalidGraph(f"after {after}: an output is never written")
+            raise InvalidGraphError(f"after {after}: an output is never written")
     read = {value for node in graph.nodes for value in node.inputs} | set(graph.outputs)
     for node in graph.nodes:
         if not read & set(node.outputs):
-            raise InvalidGraph(f"after {after}: {node.op.label} is dead")
+            raise InvalidGraphError(f"after {after}: {node.op.label} is dead")

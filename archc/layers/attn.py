@@ -88,7 +88,6 @@ class Attention(Mixer, keyword="attn"):
             )
         rotated = width if self.rope is None or self.rope.dims is None else self.rope.dims
         if self.rope is not None and rotated % 2:
-            found.append(
-                Problem("odd-rope", f"rope rotates pairs, and {rotated} dimensions are odd", ("rope.dims", "rope", "heads"))
-            )
+            message = f"rope rotates pairs, and {rotated} dimensions are odd"
+            found.append(Problem("odd-rope", message, ("rope.dims", "rope", "heads")))
         return found

@@ -7,8 +7,7 @@ file beside it, so that a new kind is a new file.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
-from functools import cache
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, get_type_hints
 
 from archc.ir.body import Body
@@ -97,13 +96,15 @@ class FieldInfo:
     doc: str
 
 
-@cache
+_fields: dict[type[Kind] | type[Part], dict[str, FieldInfo]] = {}
+
+
 def fields_of(cls: type[Kind] | type[Part]) -> dict[str, FieldInfo]:
     """The fields of a kind or part, in order."""
-    from dataclasses import MISSING
-
-    hints = get_type_hints(cls)
-    return {
-        f.name: FieldInfo(f.name, hints[f.name], f.default, f.default is MISSING, f.metadata.get("doc", ""))
-        for f in fields(cls)
-    }
+    if cls not in _fields:
+        hints = get_type_hints(cls)
+        _fields[cls] = {
+            f.name: FieldInfo(f.name, hints[f.name], f.default, f.default is MISSING, f.metadata.get("doc", ""))
+            for f in fields(cls)
+        }
+    return _fields[cls]

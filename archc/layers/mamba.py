@@ -1,4 +1,7 @@
-"""Mamba: a selective state-space mixer. Source: Gu & Dao 2023, arXiv:2312.00752; inner norms: Jamba, arXiv:2403.19887."""
+"""Mamba: a selective state-space mixer.
+
+Sources: Gu & Dao 2023, arXiv:2312.00752; inner norms: Jamba, arXiv:2403.19887.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ class Mamba(Mixer, keyword="mamba"):
     d_state: int = field(default=16, metadata={"doc": "state per channel"})
     d_conv: int = field(default=4, metadata={"doc": "width of the causal convolution"})
     expand: int = field(default=2, metadata={"doc": "d_inner = expand * d_model"})
-    dt_rank: int | None = field(default=None, metadata={"doc": "rank of the step size; ceil(d_model / 16) unless given"})
+    dt_rank: int | None = field(default=None, metadata={"doc": "rank of dt; ceil(d_model / 16) unless given"})
     conv_bias: bool = field(default=True, metadata={"doc": "bias of the convolution"})
     bias: bool = field(default=False, metadata={"doc": "bias of in_proj and out_proj"})
     inner_norm: Norm | None = field(default=None, metadata={"doc": "norm of dt, B and C, as in Jamba"})

@@ -1,4 +1,7 @@
-"""Channel mixers: gated and plain two-layer networks. Sources: arXiv:2002.05202 (GLU variants), arXiv:1606.08415 (GELU)."""
+"""Channel mixers: gated and plain two-layer networks.
+
+Sources: arXiv:2002.05202 (GLU variants), arXiv:1606.08415 (GELU), arXiv:2109.08668 (squared ReLU).
+"""
 
 from __future__ import annotations
 

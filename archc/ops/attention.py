@@ -17,7 +17,7 @@ CONTEXT = Symbol("context")  # tokens that a cache must hold
 
 
 def causal_pairs(window: int | None) -> Size:
-    """(query, key) pairs that T new tokens after P earlier ones look at, each token seeing itself and what came before."""
+    """(query, key) pairs of T new tokens after P earlier ones, each token seeing itself and what came before."""
     T = TIME.symbol
     if window is None:
         return mul(T, PAST) + mul(T, T + 1) // 2
@@ -120,7 +120,8 @@ class Attention(Op):
 
     def code(self, p: Printer) -> str:
         window = "" if self.window is None else f", window={self.window}"
-        return f"attention({', '.join(p.inputs)}, scale={self.scale!r}{window}, positions={p.positions}, {p.held('kv')})"
+        options = f"scale={self.scale!r}{window}, positions={p.positions}, {p.held('kv')}"
+        return f"attention({', '.join(p.inputs)}, {options})"
 
     @property
     def mixes_tokens(self) -> bool:

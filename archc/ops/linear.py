@@ -11,6 +11,7 @@ from archc.ir.size import Size, add, mul
 from archc.ir.values import BATCH, TIME, Axis, Init, Value, Weight, numel
 
 DEFAULT_INIT = Init("normal_", (0.02,))
+ZEROS = Init("zeros_")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class Linear(Op):
     bias: bool = False
     bias_elsewhere: bool = False  # the bias is stored here but added by the kernel that reads the result
     init: Init = DEFAULT_INIT
-    bias_init: Init = Init("zeros_")
+    bias_init: Init = ZEROS
     bias_fp32: bool = False
 
     def results(self, *inputs: Value) -> tuple[Result, ...]:
@@ -114,7 +115,7 @@ def linear_parts(
     *,
     bias: bool = False,
     init: Init = DEFAULT_INIT,
-    bias_init: Init = Init("zeros_"),
+    bias_init: Init = ZEROS,
     bias_fp32: bool = False,
 ) -> tuple[Value, ...]:
     """Project `x` to several named parts of one matrix."""
@@ -130,7 +131,7 @@ def linear(
     *,
     bias: bool = False,
     init: Init = DEFAULT_INIT,
-    bias_init: Init = Init("zeros_"),
+    bias_init: Init = ZEROS,
     bias_fp32: bool = False,
 ) -> Value:
     """Project `x` to `to`; inside `Body.stacked`, with one matrix per expert."""

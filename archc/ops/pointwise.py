@@ -9,6 +9,15 @@ from archc.ir.op import Op, Printer, Result
 from archc.ir.values import Value
 
 FUNCTIONAL = ("torch.nn", "functional as F")
+EXPRESSIONS = {
+    "silu": "F.silu({x})",
+    "gelu": "F.gelu({x})",
+    "gelu_tanh": 'F.gelu({x}, approximate="tanh")',
+    "relu": "F.relu({x})",
+    "relu2": "F.relu({x}).square()",
+    "softplus": "F.softplus({x})",
+    "sigmoid": "F.sigmoid({x})",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,21 +34,11 @@ class Activation(Pointwise):
 
     function: str
 
-    EXPRESSIONS = {
-        "silu": "F.silu({x})",
-        "gelu": "F.gelu({x})",
-        "gelu_tanh": 'F.gelu({x}, approximate="tanh")',
-        "relu": "F.relu({x})",
-        "relu2": "F.relu({x}).square()",
-        "softplus": "F.softplus({x})",
-        "sigmoid": "F.sigmoid({x})",
-    }
-
     def imports(self) -> tuple[tuple[str, str], ...]:
         return (FUNCTIONAL,)
 
     def code(self, p: Printer) -> str:
-        return self.EXPRESSIONS[self.function].format(x=p.inputs[0])
+        return EXPRESSIONS[self.function].format(x=p.inputs[0])
 
     @property
     def label(self) -> str:

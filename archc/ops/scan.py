@@ -1,7 +1,7 @@
 """The selective scan of Mamba. Source: Gu & Dao 2023, arXiv:2312.00752.
 
-    h[t] = exp(dt[t] A) h[t-1] + (dt[t] x[t]) B[t]        A = -exp(A_log), h [d_inner, d_state]
-    y[t] = C[t] · h[t] + D x[t]
+h[t] = exp(dt[t] A) h[t-1] + (dt[t] x[t]) B[t]        A = -exp(A_log), h [d_inner, d_state]
+y[t] = C[t] · h[t] + D x[t]
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from archc.ir.values import BATCH, TIME, Axis, Init, State, Value, Weight
 def scan_flops(d_inner: Size, d_state: Size) -> Flops:
     """Elementary operations of the recurrence, counted one by one.
 
-    Forward, per state: dt·A, exp, (dt x)·B, a·h + bx (2), C·h and its sum (2) = 7; per channel: dt·x, D·x and its add = 3.
+    Forward, per state: dt·A, exp, (dt x)·B, a·h + bx (2), C·h and its sum (2) = 7; per channel: dt·x, D·x, its add = 3.
     Backward, per state: the first five again to re-derive h; g = a'·g' + dy·C (3); dC, dB, d(dt x) a product and a sum
     each (6); g·h·a (2); its sums into dA (2) and ddt (2) = 20; per channel: dt·x, dx (3), ddt (2), dD (2) = 8.
     """

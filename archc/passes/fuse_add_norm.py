@@ -1,5 +1,6 @@
-"""Each residual add runs together with the norm behind it. For that the loop over layers is rotated: a layer hands on its
-last branch unadded, and the next one begins with add and norm.
+"""Each residual add runs together with the norm behind it.
+
+For that the loop over layers is rotated: a layer hands on its last branch unadded, the next begins with add and norm.
 
 Before:  x = rms_norm (h);  delta = mixer (x);  h = add (h, delta)                      carry: h
 After:   x, residual = AddNorm(add, rms_norm) (residual, delta);  delta = mixer (x)      carry: delta, residual

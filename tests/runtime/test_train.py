@@ -213,6 +213,23 @@ def test_a_dtype_cannot_change_on_the_way(toy, text, tmp_path, capsys):
     assert "under another --dtype" in capsys.readouterr().err
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu(toy, text, tmp_path, capsys):
+    """auto is CUDA in bf16; a run resumes from its fused optimizer's state and generates."""
+    flags = ("--steps", 12, "--device", "auto", "--checkpoint-every", 5, "--keep", 0, "--grad-accumulation", 2)
+    assert command(toy, text, tmp_path / "whole", *flags, "--log-json", tmp_path / "whole.jsonl") == 0
+    assert "bfloat16 on cuda" in capsys.readouterr().out
+    (tmp_path / "parts").mkdir()
+    shutil.copytree(tmp_path / "whole" / "step-000005", tmp_path / "parts" / "step-000005")
+    assert command(toy, text, tmp_path / "parts", *flags, "--resume", "--log-json", tmp_path / "parts.jsonl") == 0
+    whole, parts = losses(tmp_path / "whole.jsonl"), losses(tmp_path / "parts.jsonl")
+    for step, loss in parts.items():
+        assert loss == pytest.approx(whole[step], rel=1e-2)  # bf16, and sums whose order a GPU does not promise
+    assert toy.generate.main(["--checkpoint", str(tmp_path / "parts"), "--prompt", "the", "--tokens", "9"]) == 0
+    assert "\nthe" in capsys.readouterr().out
+
+
 def test_on_a_terminal_there_is_a_bar(toy_folder, text, tmp_path):
     """The command as a person runs it, on a pseudo-terminal."""
     arguments = ["--data", str(text), "--out", str(tmp_path / "out"), *SMALL, "--steps", "5"]

@@ -3,8 +3,8 @@
     h[t] = exp(dt[t] A) h[t-1] + u[t] B[t],    y[t] = sum_n C[t] h[t]
 
 Time comes first and channels last inside, so that a step is one `addcmul_` over contiguous memory and everything else
-is vectorised over a chunk of `CHUNK` steps, whose buffers stay in cache. The states at the chunks' starts are saved; the
-backward pass derives the others again. Shapes: dt, u, y `[B, T, D]`; A `[D, N]` (negative); B, C `[B, T, N]`;
+is vectorised over a chunk of `CHUNK` steps, whose buffers stay in cache. The states at the chunks' starts are saved;
+the backward pass derives the others again. Shapes: dt, u, y `[B, T, D]`; A `[D, N]` (negative); B, C `[B, T, N]`;
 positions `[B, T]`, whose zeros reset the state; initial, final `[B, D, N]`; states `[B, chunks, N, D]`.
 """
 

@@ -1,0 +1,160 @@
+"""What a graph says, as facts under the names that the families' tables use.
+
+`ir` knows nothing of kinds, and hub may not import `layers`; so kinds are read as what they are to everyone, frozen
+dataclasses with a keyword: `attn.window` is the field `window` of the kind `attn`. Sizes are read from the axes of the
+kind's ops, where every default is resolved already. What belongs to the ends of the model and is no field of
+`ir.Settings` (factors and caps) is recognised by the class of the op that does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from fractions import Fraction
+from itertools import chain
+
+from archc.hub.family import Fact
+from archc.ir.graph import Graph, Layer, Node, OpGraph, counts, unrolled
+from archc.ir.region import Region
+
+MAX_LAYERS = 100_000  # no checkpoint has more, and a rolled stack may say a thousand million
+_PLAIN_ENDS = {"Embedding", "Upcast", "Add", "RMSNorm", "Linear", "TiedHead"}
+
+
+class Irregular(Exception):
+    """The graph says two things under one name, such as two kinds of attention: no family of one config.json has that."""
+
+
+@dataclass
+class GraphFacts:
+    """`defaults` are the values that a family need not know of; `layers` the kinds of each layer's sublayers, in order."""
+
+    values: dict[str, Fact] = field(default_factory=dict)
+    defaults: dict[str, Fact] = field(default_factory=dict)
+    layers: tuple[tuple[str, ...], ...] = ()
+    tensors: tuple[str, ...] = ()
+
+    def say(self, path: str, value: Fact, default: Fact = None) -> None:
+        """Record a fact. Raises Irregular if it was another one before."""
+        if self.values.setdefault(path, value) != value:
+            raise Irregular(path)
+        self.defaults[path] = default
+
+
+def facts_of(graph: Graph) -> GraphFacts:
+    """Everything that a config.json could have to say of `graph`. Raises Irregular."""
+    settings = graph.settings
+    found = GraphFacts()
+    times = counts(graph.stack)
+    n_layers = sum(times.values())
+    if n_layers > MAX_LAYERS:
+        raise Irregular("n_layers")
+    found.say("vocab", settings.vocab.size.value)
+    found.say("d_model", settings.d_model.size.value)
+    found.say("context", settings.context, settings.context)
+    found.say("n_layers", n_layers)
+    found.say("tied", settings.tied, False)
+    found.say("residual.fp32", settings.residual_fp32, False)
+    kinds = {layer: _say_layer(found, layer) for layer in times}
+    _say_ends(found, graph)
+    found.layers = tuple(kinds[layer] for layer in unrolled(graph.stack))
+    found.tensors = tuple(dict.fromkeys(_tensors(graph)))
+    return found
+
+
+def nodes(graph: OpGraph) -> Iterator[Node]:
+    """The ops of a program, those inside fused regions too."""
+    for node in graph.nodes:
+        if isinstance(node.op, Region):
+            yield from nodes(node.op.inner)
+        else:
+            yield node
+
+
+def _tensors(graph: Graph) -> Iterator[str]:
+    """Canonical names, `*` for a layer's index and a last `[*]` for the expert's index of a stacked tensor."""
+    ends = chain(nodes(graph.prologue), nodes(graph.epilogue))
+    yield from (weight.path for node in ends for weight in node.op.weights())
+    for layer in counts(graph.stack):
+        for node in nodes(layer.graph):
+            for weight in node.op.weights():
+                name = ".".join(filter(None, ("layers.*", node.scope, weight.path)))
+                yield name + "[*]" * (weight.axes[0].name == "n_experts" and len(weight.axes) == 3)
+
+
+def _say_layer(found: GraphFacts, layer: Layer) -> tuple[str, ...]:
+    """Facts of one layer; returns the kinds of its sublayers."""
+    plan = layer.identity
+    for name, value, default in _fields(plan):
+        if name != "sublayers":
+            _say(found, name if name == "norm" else f"layer.{name}", value, default, {})
+    kinds = []
+    for scope in layer.scopes:
+        word = _keyword(scope.identity)
+        inside = [node for node in nodes(layer.graph) if node.scope == scope.name]
+        sizes = _sizes(inside)
+        for name, size in sizes.items():
+            found.say(f"{word}.{name}", size, size)
+        for name, value, default in _fields(scope.identity):
+            _say(found, f"{word}.{name}", value, default, sizes)
+        kinds.append(word)
+    return tuple(kinds)
+
+
+def _say(found: GraphFacts, path: str, value: object, default: object, sizes: dict[str, int]) -> None:
+    """The fact that a field has `value`, and the fields of that value if it has some."""
+    name, plain_default = path.rpartition(".")[2], _plain(default)
+    if name in sizes:
+        return
+    if not is_dataclass(value):
+        found.say(path, _plain(value), plain_default)
+        return
+    inner = list(_fields(value))
+    if inner and all(field_name in sizes for field_name, _, _ in inner):
+        return  # gqa(8, 8) and mha(8) are the same sizes
+    found.say(path, _keyword(value), plain_default)
+    for field_name, field_value, field_default in inner:
+        _say(found, f"{path}.{field_name}", field_value, field_default, sizes)
+
+
+def _say_ends(found: GraphFacts, graph: Graph) -> None:
+    """The last norm has to be the layers' own, and nothing else may happen to the embedding or the logits."""
+    for node in chain(nodes(graph.prologue), nodes(graph.epilogue)):
+        word = type(node.op).__name__
+        eps = getattr(node.op, "eps", None)
+        if isinstance(eps, float):
+            found.say("norm.eps", eps)
+        if word not in _PLAIN_ENDS:
+            found.say(f"ends.{word}", True)
+
+
+def _sizes(inside: list[Node]) -> dict[str, int]:
+    """The named axes of a kind's values and weights."""
+    values = chain.from_iterable((*node.inputs, *node.outputs) for node in inside)
+    weights = chain.from_iterable(node.op.weights() for node in inside)
+    axes = {axis.name: axis for owner in chain(values, weights) for axis in owner.axes}
+    sizes = {}
+    for name, axis in axes.items():
+        if name.isidentifier() and name not in ("B", "T", "rows", "d_model"):
+            sizes[name] = axis.size.value
+    return sizes
+
+
+def _fields(value: object) -> Iterator[tuple[str, object, object]]:
+    """(name, value, default) of the fields of a dataclass; a field without a default has none that could be assumed."""
+    assert is_dataclass(value)
+    for info in fields(value):
+        yield info.name, getattr(value, info.name), None if info.default is MISSING else info.default
+
+
+def _plain(value: object) -> Fact:
+    """A field's value as JSON could write it."""
+    if isinstance(value, Fraction):
+        return float(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return _keyword(value)
+
+
+def _keyword(value: object) -> str:
+    return str(getattr(value, "keyword", "") or type(value).__name__)

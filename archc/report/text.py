@@ -1,0 +1,185 @@
+"""The report of `archc analyze`: one model under one workload, for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from archc import units
+from archc.passes.outline import Outline
+from archc.passes.params import GroupParams
+from archc.report.analysis import TRAINING_FACTOR, Analysis, per_token
+from archc.report.conventions import conventions
+from archc.report.names import FOREIGN
+
+HEADING = "bold"
+QUIET = "dim"
+NUMBER = "cyan"
+
+Row = tuple[str, str, str, str]  # what, exact, short, remark
+
+
+def report(analysis: Analysis) -> RenderableType:
+    """The whole report; rich lays it out for the width at hand."""
+    outline = analysis.outline
+    return Group(
+        _header(outline),
+        _section("stack", Text(outline.text)),
+        _section("by layer group", _by_group(analysis)),
+        _section("parameters", _facts(_parameters(analysis))),
+        _section(f"cache of one sequence at {units.exact(analysis.workload.context)} tokens", _facts(_cache(analysis))),
+        _section("FLOPs", _facts(_flops(analysis))),
+        _section("names", _names(outline)),
+        _section("conventions", _bullets(conventions(analysis))),
+        *([_section("defaults in force", _bullets(outline.defaults))] if outline.defaults else []),
+    )
+
+
+def _header(outline: Outline) -> Text:
+    facts = [
+        f"{units.exact(outline.n_layers)} layers",
+        f"d_model {units.exact(outline.d_model)}",
+        f"vocab {units.exact(outline.vocab)}",
+        *([f"context {units.exact(outline.context)}"] if outline.context else []),
+        "tied head" if outline.tied else "untied head",
+        *(["fp32 residual stream"] if outline.residual_fp32 else []),
+    ]
+    return Text.assemble((outline.name, "bold green"), "  ", ", ".join(facts))
+
+
+def _section(title: str, content: RenderableType) -> RenderableType:
+    return Group("", Text(title, HEADING), Padding(content, (0, 0, 0, 2)))
+
+
+def _bullets(lines: Iterable[str]) -> RenderableType:
+    return Text("\n".join(lines), QUIET)
+
+
+def _facts(rows: Iterable[Row]) -> Table:
+    """Label, exact number, short form, remark."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(justify="right", style=NUMBER, no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(style=QUIET)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+# --- tables ----------------------------------------------------------------------------------------
+
+
+def _by_group(analysis: Analysis) -> Table:
+    total, workload = analysis.params, analysis.workload
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, show_footer=True, header_style=QUIET)
+    table.add_column("group", "total")
+    columns = [
+        ("count", units.exact(analysis.outline.n_layers)),
+        ("parameters", units.exact(total.total)),
+        ("active", units.exact(total.active)),
+        ("KV B/token", units.exact(analysis.state.total.kv_per_token.n_bytes)),
+        ("state", units.binary_bytes(analysis.state.total.recurrent.n_bytes)),
+        ("FLOPs/token", units.count(analysis.model_flops_per_token)),
+        ("share", ""),
+    ]
+    for title, footer in columns:
+        table.add_column(title, footer, justify="right", no_wrap=True)
+    for params, state, flops in zip(total.groups, analysis.state.groups, analysis.flops.groups, strict=True):
+        table.add_row(
+            params.name,
+            units.exact(params.times) if _is_layer(params) else "",
+            units.exact(params.total),
+            units.exact(params.active),
+            _or_dash(state.kv_per_token.n_bytes, units.exact(state.kv_per_token.n_bytes)),
+            _or_dash(state.recurrent.n_bytes, units.binary_bytes(state.recurrent.n_bytes)),
+            _or_dash(flops.model, units.count(per_token(flops.model, workload))),
+            _or_dash(flops.model, units.percent(flops.model, analysis.flops.total.model)),
+        )
+    return table
+
+
+def _is_layer(params: GroupParams) -> bool:
+    return any("*" in tensor.name for tensor in params.tensors)
+
+
+def _or_dash(n: int, text: str) -> str:
+    return text if n else "-"
+
+
+def _parameters(analysis: Analysis) -> Iterable[Row]:
+    params, dtype = analysis.params, analysis.workload.dtype
+    yield _counted("total", params.total, f"{units.binary_bytes(params.weight_bytes)} of weights in {dtype}")
+    yield _counted("active", params.active, f"{units.percent(params.active, params.total)} of total, for one token")
+    if params.routed:
+        yield _counted("routed experts", params.routed, "all of them; a token goes through k of E")
+    yield _counted("embedding", params.embedding, "its matrix is the head's as well" if analysis.outline.tied else "")
+    if params.head:
+        yield _counted("head", params.head, "")
+    yield _counted("total without embedding", params.total - params.embedding, "")
+    yield _counted("active without embedding", params.active - params.embedding, "")
+
+
+def _cache(analysis: Analysis) -> Iterable[Row]:
+    state, workload = analysis.state.total, analysis.workload
+    if state.kv.elements:
+        per = f"{units.exact(state.kv_per_token.n_bytes)} B per token, {workload.kv_dtype}"
+        yield _stored("KV", state.kv.n_bytes, per)
+        if state.kv != state.kv_unwindowed:
+            yield _stored("KV without windows", state.kv_unwindowed.n_bytes, "what caches that keep everything hold")
+    if state.ssm.elements:
+        yield _stored("SSM state", state.ssm.n_bytes, f"{units.exact(state.ssm.elements)} elements, {workload.state_dtype}")
+    if state.conv.elements:
+        remark = f"{units.exact(state.conv.elements)} elements, {workload.dtype}, d_conv - 1 columns"
+        yield _stored("conv state", state.conv.n_bytes, remark)
+        wide = f"{units.exact(state.conv_wide.elements)} elements, as mamba_ssm and transformers hold it"
+        yield _stored("conv state of d_conv", state.conv_wide.n_bytes, wide)
+    yield _stored("one sequence", analysis.state_bytes, "")
+    if workload.batch > 1:
+        yield _stored(f"{units.exact(workload.batch)} sequences", workload.batch * analysis.state_bytes, "")
+
+
+def _flops(analysis: Analysis) -> Iterable[Row]:
+    workload, kernels, batch = analysis.workload, analysis.kernel_flops.total, analysis.workload.batch
+    yield _operations("forward, model, per token", analysis.model_flops_per_token, "mean over the sequence")
+    yield _operations("training, model, per token", analysis.training_flops_per_token, f"{TRAINING_FACTOR} x forward")
+    yield _operations("forward, model, per sequence", analysis.model_flops, "")
+    yield _operations("forward, kernels, per sequence", kernels.forward // batch, "")
+    yield _operations("backward, kernels, per sequence", kernels.backward // batch, "")
+    yield _operations("decode step", analysis.flops.total.decode // batch, f"at token {units.exact(workload.context)}")
+    if batch > 1:
+        yield _operations(f"forward, model, {units.exact(batch)} sequences", analysis.flops.total.model, "")
+
+
+def _counted(label: str, n: int, remark: str) -> Row:
+    return label, units.exact(n), units.count(n), remark
+
+
+def _stored(label: str, n: int, remark: str) -> Row:
+    return label, f"{units.exact(n)} B", units.binary_bytes(n), remark
+
+
+def _operations(label: str, n: int, remark: str) -> Row:
+    return label, units.exact(n), units.flops(n), remark
+
+
+def _names(outline: Outline) -> Table:
+    """Our names for the sizes of this model, with those of others."""
+    table = Table(box=None, pad_edge=False, header_style=QUIET)
+    table.add_column("archc")
+    table.add_column("value", justify="right", style=NUMBER)
+    table.add_column("Hugging Face", style=QUIET)
+    table.add_column("mamba_ssm", style=QUIET)
+    sizes = {"n_layers": (outline.n_layers,), **dict(outline.sizes)}
+    if outline.context:
+        sizes["context"] = (outline.context,)
+    for name, values in sizes.items():
+        foreign = FOREIGN.get(name)
+        theirs = (foreign.hugging_face, foreign.mamba_ssm) if foreign else ("", "")
+        table.add_row(name, ", ".join(map(units.exact, values)), *theirs)
+    return table
