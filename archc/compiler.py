@@ -6,24 +6,24 @@ Nothing here prints, exits or writes: `archc.cli` does. Every problem of a spec 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from archc.diagnostics import Diagnostic, DiagnosticError, Source
 from archc.elaborate.elaborate import elaborate
 from archc.grammar.parse import parse
-from archc.grammar.tree import Model as ModelStatement
 from archc.grammar.tree import Setting, Spec
 from archc.ir.graph import Graph
+from archc.ir.text import graph_text
 from archc.ir.verify import verify
 from archc.passes.flops import flops
 from archc.passes.outline import outline
 from archc.passes.params import params
+from archc.passes.pipeline import PIPELINE, lower
 from archc.passes.state import state
 from archc.passes.workload import Workload
 from archc.report.analysis import Analysis
 
-Watch = Callable[[str, Graph], None]
 ASSIGNMENT = re.compile(r"\s*[A-Za-z_][A-Za-z0-9_]*\s*(?P<sign>=)")
 
 
@@ -68,7 +68,9 @@ def setting(text: str) -> Setting:
     statements = parse(Source("--set", text)).statements
     if len(statements) != 1 or not isinstance(statements[0], Setting):
         message = f"--set {text!r} is not a setting"
-        raise DiagnosticError(Diagnostic("not-a-setting", message, help="write --set name=value, as --set d_model=4096"))
+        raise DiagnosticError(
+            Diagnostic("not-a-setting", message, help="write --set name=value, as --set d_model=4096")
+        )
     return statements[0]
 
 
@@ -80,49 +82,32 @@ def analyse(model: Model, workload: Workload) -> Analysis:
         params=params(model.graph, workload),
         state=state(model.graph, workload),
         flops=flops(model.graph, workload),
-        kernel_flops=flops(lowered(model), workload),
+        kernel_flops=flops(lower(model.graph), workload),
     )
 
 
-def lowered(model: Model, *, fuse: bool = True, watch: Watch = lambda name, graph: None) -> Graph:
-    """The graph that is printed as code; `watch` sees it after every pass."""
-    from archc.passes.pipeline import lower
+def build(model: Model, *, fuse: bool = True) -> dict[str, str]:
+    """The files of the package, by name. Without `fuse` its code follows the spec op by op."""
+    from archc.codegen.package import build_package  # jinja2 is for builds alone
 
-    if fuse:
-        return lower(model.graph, watch)
-    watch("elaborate", model.graph)
-    return model.graph
+    graph = lower(model.graph) if fuse else model.graph
+    return build_package(model.graph, graph, model.spec_text, model.graph.settings.name)
 
 
 def pass_names() -> tuple[str, ...]:
-    """What `watch` is told, in order."""
-    from archc.passes.pipeline import PIPELINE
-
+    """The passes whose result `ir_after` prints, in order."""
     return ("elaborate", *(step.name for step in PIPELINE))
 
 
-def graph_text(graph: Graph) -> str:
-    """The printed IR."""
-    from archc.ir.text import graph_text as text
-
-    return text(graph)
-
-
-def build(model: Model, *, fuse: bool = True, watch: Watch = lambda name, graph: None) -> dict[str, str]:
-    """The files of the package, by name."""
-    from archc.codegen.package import build_package
-
-    graph = lowered(model, fuse=fuse, watch=watch)
-    return build_package(model.graph, graph, model.spec_text, model.graph.settings.name)
+def ir_after(model: Model, name: str) -> str:
+    """The printed IR after the pass `name`."""
+    seen: dict[str, Graph] = {}
+    lower(model.graph, seen.__setitem__)
+    return graph_text(seen[name])
 
 
 def formatted(source: Source) -> str:
     """The spec in its one canonical form."""
-    from archc.grammar.format import format_spec
+    from archc.grammar.format import format_spec  # not every command prints specs
 
     return format_spec(parse(source))
-
-
-def names_itself(model: Model) -> bool:
-    """Whether the spec has a `model` line."""
-    return any(isinstance(statement, ModelStatement) for statement in model.spec.statements)

@@ -17,6 +17,7 @@ from archc.ir.size import Size
 from archc.ir.values import State, Value, Weight
 
 ADDS = "N_RESIDUAL_ADDS"
+LAYER = "Layer"
 STATELESS = "None"  # cache type of a layer that keeps nothing, among layers that do
 
 
@@ -79,8 +80,7 @@ class Classes:
         """Make the classes that a layer needs."""
         part = parts(layer.graph, layer.scopes)
         children = [self.scope(child) for child in part.children]
-        view = self._layer_class(part, children)
-        index = self._skeleton(view)
+        index = self._skeleton(part, children)
         self.of_layer[layer] = (index, tuple(child.name for child in children))
 
     def construct(self, layer: Layer) -> str:
@@ -99,26 +99,27 @@ class Classes:
             self.by_identity[part.scope.identity] = view
         return self.by_identity[part.scope.identity]
 
-    def _layer_class(self, part: Part, children: list[ClassView]) -> ClassView:
+    def _layer_class(self, part: Part, children: list[ClassView], name: str) -> ClassView:
         made = [f"self.{child.name} = {child.name}" for child in part.children]
         doc = " and ".join(child.name for child in part.children)
-        view = self._class(part, "Layer", f"One layer: {doc}, each behind its norm.", children, made)
+        view = self._class(part, name, f"One layer: {doc}, behind their norms.", children, made)
         slots = tuple((c.name, v.name) for c, v in zip(part.children, children, strict=True))
         if view.cache_type is None:
             positions = () if part.positional else ("positions: Tensor | None = None",)
             view = replace(view, cache_type=STATELESS, parameters=(*view.parameters, *positions))
         return replace(view, children=slots)
 
-    def _skeleton(self, view: ClassView) -> int:
+    def _skeleton(self, part: Part, children: list[ClassView]) -> int:
         """The index of the layer class with this skeleton; its slots take in the new children."""
+        view = self._layer_class(part, children, LAYER)
         for i, known in enumerate(self.layers):
             if _skeleton_of(known) == _skeleton_of(view):
                 slots = tuple((n, _union(a, b)) for (n, a), (_, b) in zip(known.children, view.children, strict=True))
                 cache_type = _union(known.cache_type, view.cache_type) if known.cache_type and view.cache_type else None
                 self.layers[i] = replace(known, children=slots, cache_type=cache_type)
                 return i
-        name = "Layer" if not self.layers else f"Layer{len(self.layers) + 1}"
-        self.layers.append(replace(view, name=name))
+        name = variant(LAYER, {known.name for known in self.layers})
+        self.layers.append(self._layer_class(part, children, name))
         return len(self.layers) - 1
 
     def _class(self, part: Part, name: str, doc: str, children: list[ClassView], made: list[str]) -> ClassView:
@@ -209,8 +210,14 @@ class Classes:
         return f"torch.zeros(batch, {sizes}, dtype={dtype}, device=length.device)"
 
     def _free_name(self, stem: str) -> str:
-        taken = {view.name for view in self.by_identity.values()}
-        return next(name for name in (stem, *(f"{stem}{i}" for i in range(2, 10_000))) if name not in taken)
+        return variant(stem, {view.name for view in self.by_identity.values()})
+
+
+def variant(stem: str, taken: set[str]) -> str:
+    """`Attention`, then `AttentionB`, `AttentionC`: a digit would read as another kind (Mamba2)."""
+    letters = "".join(map(chr, range(ord("B"), ord("Z") + 1)))
+    names = (stem, *(stem + "Z" * turn + letter for turn in range(400) for letter in letters))
+    return next(name for name in names if name not in taken)
 
 
 def size_code(size: Size) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 from archc.elaborate.settings import ModelSettings
 from archc.ir.body import Body
 from archc.ir.graph import Layer, OpGraph
 from archc.ir.values import BATCH, TIME, Axis, Init, Value, constant_axis
-from archc.layers.kind import ChannelMixer, Kind
+from archc.layers.kind import Kind
 from archc.layers.parts import Norm
 from archc.ops.ends import Embedding, TiedHead
 from archc.ops.linear import linear
@@ -20,9 +21,9 @@ HEAD = "lm_head"
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """A layer, bound: its sublayers in order, each with its own norm and residual."""
+    """A layer, bound: its sublayers in order, each of one branch or several, with one norm and residual each."""
 
-    sublayers: tuple[Kind, ...]
+    sublayers: tuple[tuple[Kind, ...], ...]
     norm: Norm
     branch_scale: float | None
 
@@ -35,24 +36,26 @@ def build_layer(plan: LayerPlan, d_model: Axis, text: str) -> Layer:
     """`h = h + kind(norm(h))` for each sublayer."""
     b = Body(d_model)
     start = stream = b.call_it(Value((BATCH, TIME, d_model)), "h")
-    for name, kind in zip(sublayer_names(plan.sublayers), plan.sublayers, strict=True):
-        normed = b.call_it(plan.norm.apply(b, f"{name}_norm", stream), "x")
-        branch = kind.run(b, name, normed)
+    for names, kinds in zip(scope_names(plan.sublayers), plan.sublayers, strict=True):
+        normed = b.call_it(plan.norm.apply(b, f"{names[0]}_norm", stream), "x")
+        branches = [kind.run(b, name, normed) for name, kind in zip(names, kinds, strict=True)]
+        branch = reduce(lambda sum_so_far, other: add(b, sum_so_far, other), branches)
         if plan.branch_scale is not None:
             branch = b.one(Scale(factor=plan.branch_scale), branch)
-        b.call_it(branch, "delta")
-        stream = b.call_it(add(b, stream, branch), "h")
+        stream = b.call_it(add(b, stream, b.call_it(branch, "delta")), "h")
     graph, scopes = b.finish((start,), (stream,))
     return Layer(graph, scopes, text, plan)
 
 
-def sublayer_names(sublayers: tuple[Kind, ...]) -> list[str]:
-    """Module names: mixer, mlp; a second mixer is mixer_2."""
-    names: list[str] = []
-    for kind in sublayers:
-        stem = "mlp" if isinstance(kind, ChannelMixer) else "mixer"
-        taken = sum(name.split("_")[0] == stem for name in names)
-        names.append(f"{stem}_{taken + 1}" if taken else stem)
+def scope_names(sublayers: tuple[tuple[Kind, ...], ...]) -> list[list[str]]:
+    """Module names of each sublayer's branches: mixer, mlp; a second mixer of the layer is mixer_2."""
+    taken: dict[str, int] = {}
+    names: list[list[str]] = []
+    for kinds in sublayers:
+        names.append([])
+        for kind in kinds:
+            taken[kind.scope] = taken.get(kind.scope, 0) + 1
+            names[-1].append(kind.scope if taken[kind.scope] == 1 else f"{kind.scope}_{taken[kind.scope]}")
     return names
 
 

@@ -5,7 +5,7 @@ A `let` is a macro: its draft is kept as written at its definition, and each use
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from archc.diagnostics import Diagnostic, DiagnosticError, Span, error, nearest
@@ -52,7 +52,23 @@ class Draft:
         return binder
 
 
-DraftLayer = tuple[Draft, ...]
+@dataclass(frozen=True)
+class DraftSublayer:
+    """One norm and one residual around a branch, or around several in parallel."""
+
+    branches: tuple[Draft, ...]
+
+
+DraftLayer = tuple[DraftSublayer, ...]
+
+
+def members_of(layer: DraftLayer) -> list[Draft]:
+    """Every kind of a layer, in order."""
+    return [draft for sublayer in layer for draft in sublayer.branches]
+
+
+def map_members(layer: DraftLayer, change: Callable[[Draft], Draft]) -> DraftLayer:
+    return tuple(DraftSublayer(tuple(map(change, sublayer.branches))) for sublayer in layer)
 
 
 class Macros:
@@ -85,24 +101,29 @@ class Macros:
         return self.groups.get(words[0].ident.name) if len(words) == 1 else None
 
     def layer(self, layer: Layer, env: Environment) -> DraftLayer:
-        """The members of a layer, macros expanded."""
-        return tuple(member for sublayer in layer.sublayers for member in self._sublayer(sublayer, env))
+        """The sublayers of a layer, macros expanded."""
+        return tuple(made for sublayer in layer.sublayers for made in self._sublayer(sublayer, env))
 
     def words(self, ident: Ident) -> tuple[Word, ...] | None:
         """What a name stands for where a kind is a value (`expert=wide`)."""
-        members = self.layers.get(ident.name)
-        if members is None or len(members) != 1:
+        members = members_of(self.layers.get(ident.name, ()))
+        if len(members) != 1:
             return None
         (draft,) = members
         head = Word(ident=Ident(name=draft.cls.keyword, span=ident.span), args=_arguments(draft), span=ident.span)
         return head, *(step for step in draft.steps if isinstance(step, Word))
 
     def _sublayer(self, sublayer: Sublayer, env: Environment) -> DraftLayer:
-        if len(sublayer.branches) > 1:
-            raise DiagnosticError(_later("parallel mixers (`||`)", sublayer.span))
         if sublayer.feed is not None:
             raise DiagnosticError(_later("injection (`<-`)", sublayer.feed.span))
-        return self._branch(sublayer.branches[0], env)
+        made = [self._branch(branch, env) for branch in sublayer.branches]
+        if len(made) == 1:
+            return made[0]
+        for branch, layer in zip(sublayer.branches, made, strict=True):
+            if len(layer) != 1:
+                message = "a branch of `||` is one sublayer, and this is a sequence"
+                raise DiagnosticError(error("sequence-in-parallel", message, branch.span))
+        return (DraftSublayer(tuple(draft for layer in made for draft in members_of(layer))),)
 
     def _branch(self, branch: Branch, env: Environment) -> DraftLayer:
         head, *rest = branch.words
@@ -112,18 +133,19 @@ class Macros:
             hint = f"known kinds: {', '.join(Kind.known)}"
             raise DiagnosticError(error("not-a-layer", message, head.span, help=hint))
         if name in self.layers:
-            members = self.layers[name]
+            layer = self.layers[name]
         elif name in Kind.known:
-            members = (Draft(Kind.known[name], (), head.span),)
+            layer = (DraftSublayer((Draft(Kind.known[name], (), head.span),)),)
         else:
             raise DiagnosticError(self._unknown(head.ident))
         steps: list[Step] = [head.args] if head.args is not None else []
-        members = self._override(members, [*steps, *_topk(head)], env, head.span)
-        return self._override(members, rest, env, branch.span)
+        layer = self._override(layer, [*steps, *_topk(head)], env, head.span)
+        return self._override(layer, rest, env, branch.span)
 
-    def _override(self, members: DraftLayer, steps: Iterable[Step], env: Environment, span: Span) -> DraftLayer:
+    def _override(self, layer: DraftLayer, steps: Iterable[Step], env: Environment, span: Span) -> DraftLayer:
         """Add words to the one member that they belong to."""
         for step in steps:
+            members = members_of(layer)
             owners = [m for m in members if len(members) == 1 or (isinstance(step, Word) and m.owns(step, env))]
             if len(owners) != 1:
                 what = f"`{step.ident.name}`" if isinstance(step, Word) else "this"
@@ -131,9 +153,9 @@ class Macros:
                 message = f"{what} must belong to exactly one member of a composite layer, and {count} take it"
                 at = step.span if isinstance(step, Word) else span
                 raise DiagnosticError(error("ambiguous-override", message, at, help="say it in the `let`"))
-            target = replace(owners[0], steps=(*owners[0].steps, step), span=span)
-            members = tuple(target if m is owners[0] else m for m in members)
-        return members
+            owner, target = owners[0], replace(owners[0], steps=(*owners[0].steps, step), span=span)
+            layer = map_members(layer, lambda m, owner=owner, target=target: target if m is owner else m)  # type: ignore[misc]
+        return layer
 
     def _unknown(self, ident: Ident) -> Diagnostic:
         known = [*self.layers, *self.groups, *Kind.known]
@@ -149,10 +171,10 @@ def is_channel_mixer(draft: Draft) -> bool:
 def from_word(word: Word, macros: Macros, env: Environment) -> Draft | None:
     """The channel mixer that a suffix word names (`moe top2/16`), if it names one."""
     name = word.ident.name
-    members = macros.layers.get(name)
-    if members is None and name in Kind.known:
-        members = (Draft(Kind.known[name], (), word.span),)
-    if members is None or len(members) != 1 or not is_channel_mixer(members[0]):
+    members = members_of(macros.layers.get(name, ()))
+    if name not in macros.layers and name in Kind.known:
+        members = [Draft(Kind.known[name], (), word.span)]
+    if len(members) != 1 or not is_channel_mixer(members[0]):
         return None
     steps: list[Step] = [word.args] if word.args is not None else []
     return replace(members[0], steps=(*members[0].steps, *steps, *_topk(word)), span=word.span)

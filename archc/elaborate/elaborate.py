@@ -7,7 +7,17 @@ from dataclasses import replace
 from archc.diagnostics import Diagnostic, DiagnosticError, Report, Span, error
 from archc.elaborate.assemble import LayerPlan, build_epilogue, build_layer, build_prologue, d_model_axis
 from archc.elaborate.bind import Environment
-from archc.elaborate.draft import Draft, DraftLayer, Macros, from_value, from_word, is_channel_mixer
+from archc.elaborate.draft import (
+    Draft,
+    DraftLayer,
+    DraftSublayer,
+    Macros,
+    from_value,
+    from_word,
+    is_channel_mixer,
+    map_members,
+    members_of,
+)
 from archc.elaborate.settings import ModelSettings, SettingsReader
 from archc.elaborate.stack import StackBuilder, Suffix, roll
 from archc.grammar.tree import Block, Let, Model, Name, NoneLiteral, Setting, Share, Spec, Word
@@ -123,7 +133,7 @@ class Elaborator:
     def _resolve(self, members: DraftLayer, suffixes: list[Suffix], span: Span) -> Layer | None:
         """The layer that `members` and the suffixes that speak of it describe; outer suffixes are weaker."""
         mixer: Draft | None = self.mlp
-        own_mixer = any(map(is_channel_mixer, members))
+        own_mixer = any(map(is_channel_mixer, members_of(members)))
         saying: Suffix | None = None
         fields: list[Suffix] = []
         for suffix in suffixes:
@@ -136,27 +146,31 @@ class Elaborator:
         if not own_mixer and saying is not None:
             saying.used = True
         if not own_mixer and mixer is not None:
-            members = (*members, mixer)
+            members = (*members, DraftSublayer((mixer,)))
         for suffix in reversed(fields):
             members = self._say(members, suffix)
         if self.settings is None:
-            for member in members:
+            for member in members_of(members):
                 self._bind(member)
             return None
-        kinds = tuple(self._bind(member) for member in members)
-        if any(kind is None for kind in kinds):
-            return None
-        return self._layer(tuple(kind for kind in kinds if kind is not None), span)
+        plan = []
+        for sublayer in members:
+            kinds = [self._bind(member) for member in sublayer.branches]
+            plan.append(tuple(kind for kind in kinds if kind is not None))
+            if len(plan[-1]) != len(kinds):
+                return None
+        return self._layer(tuple(plan))
 
     def _say(self, members: DraftLayer, suffix: Suffix) -> DraftLayer:
         """Put a suffix word below what the members that own it already say."""
-        said = []
-        for member in members:
-            if member.owns(suffix.word, self.env) and not member.said(suffix.word.ident.name):
-                suffix.used = True
-                member = member.below(replace(suffix.word, tags=()))
-            said.append(member)
-        return tuple(said)
+
+        def say(member: Draft) -> Draft:
+            if not member.owns(suffix.word, self.env) or member.said(suffix.word.ident.name):
+                return member
+            suffix.used = True
+            return member.below(replace(suffix.word, tags=()))
+
+        return map_members(members, say)
 
     def _mlp_suffix(self, word: Word) -> Draft | None:
         value = word.value
@@ -185,12 +199,12 @@ class Elaborator:
         self.bound[draft] = kind
         return kind
 
-    def _layer(self, kinds: tuple[Kind, ...], span: Span) -> Layer:
+    def _layer(self, sublayers: tuple[tuple[Kind, ...], ...]) -> Layer:
         assert self.settings is not None
         branch = self.settings.residual.branch
-        plan = LayerPlan(kinds, self.settings.norm, None if branch is None else float(branch))
+        plan = LayerPlan(sublayers, self.settings.norm, None if branch is None else float(branch))
         if plan not in self.layers:
-            text = " + ".join(kind.keyword for kind in kinds)
+            text = " + ".join(" || ".join(kind.keyword for kind in kinds) for kinds in sublayers)
             self.layers[plan] = build_layer(plan, d_model_axis(self.settings), text)
         return self.layers[plan]
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 from archc.diagnostics import DiagnosticError, Label, Report, Span, error, nearest
 from archc.elaborate.bind import Binder, Bound, Environment
 from archc.grammar.tree import Name, Setting
-from archc.layers.kind import ChannelMixer, Part, fields_of
-from archc.layers.parts import RMS, Norm
+from archc.layers.kind import ChannelMixer, Norm, Part, fields_of
+from archc.layers.parts import RMS
 
 
 @dataclass(frozen=True, kw_only=True)

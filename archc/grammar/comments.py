@@ -23,6 +23,7 @@ class Comments:
     def __init__(self, comments: Iterable[Comment], source: Source) -> None:
         self._left = deque(sorted(comments, key=lambda comment: comment.span.start))
         self._source = source
+        self.moved: list[Comment] = []  # taken, but for want of a place left to an enclosing element
 
     def __bool__(self) -> bool:
         return bool(self._left)
@@ -33,6 +34,12 @@ class Comments:
         while self._left and self._left[0].span.start < offset:
             taken.append(self._left.popleft())
         return tuple(taken)
+
+    def take_moved(self) -> tuple[Comment, ...]:
+        """Take those that an inner element left to this one."""
+        taken = tuple(self.moved)
+        self.moved.clear()
+        return taken
 
     def behind(self, span: Span, limit: int | None) -> str | None:
         """Take the one that ends the line of `span`, if it stands before `limit`."""

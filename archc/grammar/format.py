@@ -77,7 +77,7 @@ class _Statements:
         value = statement.value if isinstance(statement, tree.Setting) else None
         inside = self.comments.before(value.span.start) if value else ()
         lines = pretty.layout(_statement(statement, self.words, column))
-        inside += self.comments.before(statement.span.end)
+        inside += (*self.comments.take_moved(), *self.comments.before(statement.span.end))
         comment = self.comments.behind(statement.span, following)
         first = len(self.done)
         self._own_lines(before)

@@ -12,17 +12,18 @@ from archc.grammar.layout import CLOSERS, OPENERS, split
 from archc.grammar.lexemes import Lexeme
 from archc.grammar.mistakes import explain
 from archc.grammar.place import Place
-from archc.grammar.scan import Scan, scan
+from archc.grammar.scan import scan
+from archc.grammar.sources import check_text
 from archc.grammar.tables import tables
 from archc.grammar.tree import Expr, Spec, Statement
 
-MAX_SOURCE = 256 * 1024  # characters; the longest spec of a published model has under 4,000
 MAX_FINDINGS = 50  # after so many errors, more help nobody
 
 
 def parse(source: Source) -> Spec:
     """The syntax tree of a whole spec; raises DiagnosticError with every syntax error found."""
-    found = _scan(source)
+    check_text(source)
+    found = scan(source)
     layout = split(found.lexemes)
     findings = found.findings + layout.findings
     earlier = tuple(findings)
@@ -40,7 +41,8 @@ def parse(source: Source) -> Spec:
 
 def parse_expr(source: Source, start: int = 0) -> Expr:
     """The expression in `source` from offset `start` on, such as the value of `--set path=value`."""
-    found = _scan(source, start)
+    check_text(source)
+    found = scan(source, start)
     layout = split(found.lexemes)
     findings = found.findings + layout.findings
     lexemes = [lexeme for statement in layout.statements for lexeme in statement]
@@ -50,35 +52,6 @@ def parse_expr(source: Source, start: int = 0) -> Expr:
     expression = _Run("expression", lexemes, [], findings, tuple(findings)).run() if lexemes else None
     _raise_if(findings)
     return cast(Expr, expression)
-
-
-def decode(name: str, data: bytes) -> Source:
-    """The text of a file. Anything but UTF-8 is refused; a byte order mark and CRLF are not."""
-    try:
-        return Source(
-            name, data[: 4 * MAX_SOURCE + 4].decode("utf-8", "strict" if len(data) <= 4 * MAX_SOURCE else "replace")
-        )
-    except UnicodeDecodeError as wrong:
-        source = Source(name, data[: wrong.start].decode("utf-8"))
-        end = Span(source, wrong.start, wrong.start)
-        raise DiagnosticError(not_text(end, f"byte 0x{data[wrong.start]:02x} is not UTF-8")) from None
-
-
-def not_text(span: Span, what: str) -> Diagnostic:
-    """The finding that a source is not text."""
-    return error("not-text", "This is not a text.", span, what, help="a spec is text in UTF-8")
-
-
-def _scan(source: Source, start: int = 0) -> Scan:
-    length = len(source.text)
-    if length > MAX_SOURCE:
-        message = f"The text is {length:,} characters long; a spec has at most {MAX_SOURCE:,}."
-        way_out = "describe a layer once, and repeat it with `xN`"
-        raise DiagnosticError(error("source-too-large", message, Span(source, 0, 0), help=way_out))
-    nul = source.text.find("\0")
-    if nul >= 0:
-        raise DiagnosticError(not_text(Span(source, nul, nul + 1), "a NUL character"))
-    return scan(source, start)
 
 
 def _raise_if(findings: list[Diagnostic]) -> None:

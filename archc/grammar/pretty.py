@@ -166,14 +166,16 @@ class _Printer:
             room = tail if element is doc.elements[-1] else 0
             if i and not self.ended and not element.leading and text is not None and self._fits(" " + text, room):
                 self.line += doc.separator
-            elif i or element.leading:
+            elif i:
                 self._new_line(indent + INDENT)
-            self._leading(element, indent + INDENT)
+            self._leading(element, indent + INDENT if i or self.line.strip() else indent)
             self.put(element.doc, indent + INDENT * bool(i), room)
             self._trailing(element)
 
     def _leading(self, element: Element, indent: int) -> None:
         for comment in element.leading:
+            if self.line.strip():
+                self._new_line(indent)
             self._comment(comment)
             self._new_line(indent)
 

@@ -44,7 +44,7 @@ def tables() -> Lark:
     if stored.get("made_from") != made_from():
         return build()
     # What lark's standalone parsers call; `made_from` admits no other version of it than the one that wrote the file.
-    load: Callable[..., Lark] = Lark._load_from_dict  # type: ignore[no-untyped-call]
+    load: Callable[..., Lark] = Lark._load_from_dict
     return load(stored["data"], stored["memo"], transformer=Builder(), postlex=_Unruled())
 
 

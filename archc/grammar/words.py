@@ -28,6 +28,7 @@ class Words:
         """What stands behind the `=` of a `let` or `share`."""
         before = self.comments.before(item.span.start) if self.comments else ()
         doc = self.item(item) if isinstance(item, tree.Group) else self.layer(item)
+        before += self.comments.take_moved() if self.comments is not None else ()
         if not before and (isinstance(item, tree.Group) or _one_word(item)):
             return Concat((" ", doc))
         ends_line = bool(before) and not before[0].own_line
@@ -132,7 +133,8 @@ class Words:
     ) -> tuple[tuple[Element, ...], tuple[str, ...]]:
         """The nodes as elements with their comments, and the comments left before the closing bracket.
 
-        `last_end` is where the last node ends in a bracketed sequence, None without brackets.
+        `last_end` is where the last node ends in a bracketed sequence, None without brackets. Comments
+        inside the first node of a sequence without brackets go to the element that the sequence begins.
         """
         comments = self.comments
         if not comments:
@@ -140,14 +142,16 @@ class Words:
         end = None if last_end is None else comments.closer(last_end)
         limits = [*(node.span.start for node in nodes[1:]), end]
         elements: list[Element] = []
-        for i, node in enumerate(nodes):
-            # Without brackets, what stands before the first node belongs to what the sequence is part of.
-            before = comments.before(node.span.start) if i or end is not None else ()
+        for node, limit in zip(nodes, limits, strict=False):
+            before = comments.before(node.span.start)
             doc = make(node)
-            inside = comments.before(node.span.end)
-            limit = limits[i]
+            inside = (*comments.take_moved(), *comments.before(node.span.end))
+            if end is None and not elements:
+                comments.moved += inside
+            else:
+                before += inside
             behind = comments.behind(node.span, limit) if limit is not None else None
-            elements.append(Element(doc, tuple(comment.text for comment in (*before, *inside)), behind))
+            elements.append(Element(doc, tuple(comment.text for comment in before), behind))
         dangling = tuple(comment.text for comment in comments.before(end)) if end is not None else ()
         return tuple(elements), dangling
 

@@ -1,11 +1,17 @@
 """Checkpoint families: our tensors and fields beside theirs, in aligned tables that are read in both directions.
 
-`match(graph)` finds the family by structure, `config(graph)` is its config.json, `hub_py(graph)` the emitted table.
+match(graph)           the family that computes what a graph computes, by structure
+config(graph)          its config.json; export_config(graph) is the same and raises where there is none
+spec_text(config)      the short spec that a config.json means; import_config(text) reads the file's text
+hub_py(graph)          the table that a generated package converts checkpoints by
 """
 
 from __future__ import annotations
 
-from archc.hub import emit
+import json
+from collections.abc import Mapping
+
+from archc.hub import emit, write
 from archc.hub.family import Family
 from archc.hub.jamba import JAMBA
 from archc.hub.llama import LLAMA
@@ -13,12 +19,24 @@ from archc.hub.mamba import MAMBA
 from archc.hub.match import Match, best
 from archc.hub.mistral import MISTRAL
 from archc.hub.mixtral import MIXTRAL
+from archc.hub.read import UnsupportedConfig, facts_from
 from archc.ir.graph import Graph
 
 # The most specific first: every Llama without biases is a Mistral without a window.
 FAMILIES: tuple[Family, ...] = (MAMBA, JAMBA, MIXTRAL, LLAMA, MISTRAL)
 
-__all__ = ["FAMILIES", "Family", "Match", "config", "hub_py", "match"]
+__all__ = [
+    "FAMILIES",
+    "Family",
+    "Match",
+    "UnsupportedConfig",
+    "config",
+    "export_config",
+    "hub_py",
+    "import_config",
+    "match",
+    "spec_text",
+]
 
 
 def match(graph: Graph) -> Match | None:
@@ -35,3 +53,29 @@ def config(graph: Graph) -> dict[str, object] | None:
 def hub_py(graph: Graph) -> str:
     """The text of a generated package's hub.py."""
     return emit.module_text(match(graph))
+
+
+def spec_text(config: Mapping[str, object], name: str | None = None) -> str:
+    """The canonical spec of a config.json, under the family's name unless given. Raises UnsupportedConfig."""
+    family, facts = facts_from(config, FAMILIES)
+    return write.spec_text(family, facts, write.spec_name(name or family.name))
+
+
+def import_config(text: str, name: str | None = None) -> str:
+    """The same from the text of a config.json. Raises UnsupportedConfig, which is a ValueError."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as failure:
+        raise UnsupportedConfig(("config.json", f"not JSON: {failure}")) from None
+    if not isinstance(content, dict):
+        raise UnsupportedConfig(("config.json", "not a JSON object"))
+    return spec_text(content, name)
+
+
+def export_config(graph: Graph) -> dict[str, object]:
+    """The config.json of `graph`. ValueError if no family computes what it computes."""
+    found = config(graph)
+    if found is None:
+        names = ", ".join(family.title for family in FAMILIES)
+        raise ValueError(f"{graph.settings.name} is none of the families that transformers has a class for: {names}")
+    return found

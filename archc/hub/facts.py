@@ -13,7 +13,7 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from fractions import Fraction
 from itertools import chain
 
-from archc.hub.family import Fact
+from archc.hub.rules import Fact
 from archc.ir.graph import Graph, Layer, Node, OpGraph, counts, unrolled
 from archc.ir.region import Region
 
@@ -21,13 +21,13 @@ MAX_LAYERS = 100_000  # no checkpoint has more, and a rolled stack may say a tho
 _PLAIN_ENDS = {"Embedding", "Upcast", "Add", "RMSNorm", "Linear", "TiedHead"}
 
 
-class Irregular(Exception):
-    """The graph says two things under one name, such as two kinds of attention: no family of one config.json has that."""
+class IrregularError(Exception):
+    """The graph says two things under one name, such as two windows; no config.json here can."""
 
 
 @dataclass
 class GraphFacts:
-    """`defaults` are the values that a family need not know of; `layers` the kinds of each layer's sublayers, in order."""
+    """`defaults` are values that a family need not know of; `layers` the kinds of each layer's sublayers, in order."""
 
     values: dict[str, Fact] = field(default_factory=dict)
     defaults: dict[str, Fact] = field(default_factory=dict)
@@ -35,20 +35,20 @@ class GraphFacts:
     tensors: tuple[str, ...] = ()
 
     def say(self, path: str, value: Fact, default: Fact = None) -> None:
-        """Record a fact. Raises Irregular if it was another one before."""
+        """Record a fact. Raises IrregularError if it was another one before."""
         if self.values.setdefault(path, value) != value:
-            raise Irregular(path)
+            raise IrregularError(path)
         self.defaults[path] = default
 
 
 def facts_of(graph: Graph) -> GraphFacts:
-    """Everything that a config.json could have to say of `graph`. Raises Irregular."""
+    """Everything that a config.json could have to say of `graph`. Raises IrregularError."""
     settings = graph.settings
     found = GraphFacts()
     times = counts(graph.stack)
     n_layers = sum(times.values())
     if n_layers > MAX_LAYERS:
-        raise Irregular("n_layers")
+        raise IrregularError("n_layers")
     found.say("vocab", settings.vocab.size.value)
     found.say("d_model", settings.d_model.size.value)
     found.say("context", settings.context, settings.context)
@@ -88,6 +88,7 @@ def _say_layer(found: GraphFacts, layer: Layer) -> tuple[str, ...]:
     for name, value, default in _fields(plan):
         if name != "sublayers":
             _say(found, name if name == "norm" else f"layer.{name}", value, default, {})
+    own = {weight.path for node in nodes(layer.graph) if not node.scope for weight in node.op.weights()}
     kinds = []
     for scope in layer.scopes:
         word = _keyword(scope.identity)
@@ -97,6 +98,8 @@ def _say_layer(found: GraphFacts, layer: Layer) -> tuple[str, ...]:
             found.say(f"{word}.{name}", size, size)
         for name, value, default in _fields(scope.identity):
             _say(found, f"{word}.{name}", value, default, sizes)
+        if f"{scope.name}_norm.weight" not in own:
+            found.say(f"{word}.without_norm", True)  # a branch beside another, under the other's norm
         kinds.append(word)
     return tuple(kinds)
 
@@ -105,6 +108,7 @@ def _say(found: GraphFacts, path: str, value: object, default: object, sizes: di
     """The fact that a field has `value`, and the fields of that value if it has some."""
     name, plain_default = path.rpartition(".")[2], _plain(default)
     if name in sizes:
+        found.defaults[f"{path.partition('.')[0]}.{name}"] = plain_default  # a size that some config.json has to say
         return
     if not is_dataclass(value):
         found.say(path, _plain(value), plain_default)
@@ -130,9 +134,9 @@ def _say_ends(found: GraphFacts, graph: Graph) -> None:
 
 def _sizes(inside: list[Node]) -> dict[str, int]:
     """The named axes of a kind's values and weights."""
-    values = chain.from_iterable((*node.inputs, *node.outputs) for node in inside)
-    weights = chain.from_iterable(node.op.weights() for node in inside)
-    axes = {axis.name: axis for owner in chain(values, weights) for axis in owner.axes}
+    shapes = [value.axes for node in inside for value in (*node.inputs, *node.outputs)]
+    shapes += [weight.axes for node in inside for weight in node.op.weights()]
+    axes = {axis.name: axis for shape in shapes for axis in shape}
     sizes = {}
     for name, axis in axes.items():
         if name.isidentifier() and name not in ("B", "T", "rows", "d_model"):

@@ -1,7 +1,7 @@
 """What a checkpoint family is: its tensors beside ours, and its config.json beside our fields. Rows are data.
 
-A fact is what a field of a spec says (`attn.n_heads`, `norm.eps`), under the name that `facts` gives it. Every row is read
-in both directions, so that a fact of a family stands in one place.
+A fact is what a field of a spec says (`attn.n_heads`, `norm.eps`), under the name that `facts` gives it. Every row is
+read in both directions, so that whatever a family says stands in one place.
 """
 
 from __future__ import annotations
@@ -11,50 +11,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from archc.hub.rules import RULES, Facts
 from archc.hub.table import pairs, rows
 
-Fact = bool | int | float | str | None
-Facts = Mapping[str, Fact]
 Type = Literal["int", "index", "float", "bool"]
-
-
-def _n_heads(facts: Facts) -> Fact:
-    return facts["attn.n_heads"]
-
-
-def _head_width(facts: Facts) -> Fact:
-    return _whole(facts, "d_model") // _whole(facts, "attn.n_heads")
-
-
-def _dt_rank(facts: Facts) -> Fact:
-    return -(-_whole(facts, "d_model") // 16)
-
-
-def _d_inner(facts: Facts) -> Fact:
-    return _whole(facts, "mamba.expand") * _whole(facts, "d_model")
-
-
-def _whole(facts: Facts, path: str) -> int:
-    value = facts[path]
-    assert isinstance(value, int)
-    return value
-
-
-# What transformers puts for a key that is null or "auto"; the text is what the tables of the families show.
-RULES: dict[str, Callable[[Facts], Fact]] = {
-    "none": lambda facts: None,
-    "attn.n_heads": _n_heads,
-    "d_model // attn.n_heads": _head_width,
-    "ceil(d_model / 16)": _dt_rank,
-    "mamba.expand * d_model": _d_inner,
-}
 
 
 @dataclass(frozen=True)
 class Key:
     """A key of config.json that says what fields of ours say.
 
-    `absent` is transformers' default. `null` is the rule for a null or "auto"; with `fixed` the key can say nothing else.
+    `absent` is transformers' default. `null` names the rule for a null or "auto"; with `fixed` the key can say no more.
     """
 
     name: str
@@ -66,12 +33,11 @@ class Key:
 
     @classmethod
     def read(cls, name: str, ours: str, type_: str, absent: str, null: str) -> Key:
-        fixed = null.startswith("only ")
-        null = null.removeprefix("only ")
-        if null and null not in RULES:
-            raise ValueError(f"{name}: there is no rule {null!r}")
         types: dict[str, Type] = {"int": "int", "index": "index", "float": "float", "bool": "bool"}
-        return cls(name, tuple(ours.split(", ")), types[type_], json.loads(absent), null, fixed)
+        rule = null.removeprefix("only ")
+        if rule and rule not in RULES:
+            raise ValueError(f"{name}: there is no rule {rule!r}")
+        return cls(name, tuple(ours.split(", ")), types[type_], json.loads(absent), rule, rule != null)
 
 
 @dataclass(frozen=True)
@@ -84,12 +50,22 @@ class Only:
     why: str
 
 
+def no_limit(facts: Facts) -> str | None:
+    """For families that take every combination of values."""
+    return None
+
+
+def settled(facts: Facts) -> Facts:
+    """For families whose keys mean what they say."""
+    return facts
+
+
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """A checkpoint family of transformers.
 
-    `layers` are the kinds of a layer's sublayers; where there are two for one, the second stands at every `KIND.every`-th
-    layer from `KIND.offset` on, and the first elsewhere. `always` is what every model of the family has without a key.
+    `layers` are the kinds of a layer's sublayers; where there are two for one, the second stands at every
+    `KIND.every`-th layer from `KIND.offset` on, and the first elsewhere. `always` holds what all of the family have.
     """
 
     name: str
@@ -104,16 +80,16 @@ class Family:
     always: Facts
     tensors: tuple[tuple[str, str], ...]
     limit: Callable[[Facts], str | None]
+    settle: Callable[[Facts], Facts]
 
     @property
     def head(self) -> str:
-        """Their name of the head's weight, which a tied file may hold or not."""
+        """Their name of the head's weight, which the file of a tied model may hold or not."""
         return dict(self.tensors)["lm_head.weight"]
 
-
-def no_limit(facts: Facts) -> str | None:
-    """For families that take every combination of values."""
-    return None
+    def key_of(self, path: str) -> str:
+        """Their key for a fact of ours."""
+        return next((key.name for key in self.keys if path in key.ours), path)
 
 
 def family(
@@ -130,12 +106,19 @@ def family(
     inert: str = "",
     aliases: str = "",
     limit: Callable[[Facts], str | None] = no_limit,
+    settle: Callable[[Facts], Facts] = settled,
 ) -> Family:
     """A family from its tables.
 
-    tensors: ours, theirs.    keys: theirs, ours, type, default, meaning of null.    always: our field, JSON value.
-    only: their key, JSON value, `written` or `read`, why.    inert: their key, why.    aliases: their key, its other name.
-    `limit` names the first of its keys that cannot say these facts, and says why; or None.
+        tensors   our tensor, theirs
+        keys      their key, our fields, type, default, meaning of null or "auto" (`only`: the key can say nothing else)
+        always    our field, JSON value
+        only      their key, JSON value, `written` or `read`, why
+        inert     their key, why it does not change the function
+        aliases   another name of a key or of a dictionary of keys, the name used here
+
+    `limit` says why transformers refuses or misreads these facts ("KEY: reason"), or nothing. `settle` takes facts as
+    read from a config.json and gives them as a graph would.
     """
     return Family(
         name=name,
@@ -150,4 +133,5 @@ def family(
         always={path: json.loads(value) for path, value in pairs(always)},
         tensors=pairs(tensors),
         limit=limit,
+        settle=settle,
     )

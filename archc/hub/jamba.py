@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from archc.hub.family import Facts, family
+from archc.hub.family import family
+from archc.hub.rules import Fact, Facts, whole
 
 
 def _limit(facts: Facts) -> str | None:
-    experts = facts.get("moe.n_experts")
-    if experts == 1:
-        return "num_experts: one expert is a dense layer there"
+    if facts.get("moe.n_experts") == 1:
+        return "num_experts: transformers makes a plain channel mixer of a single expert"
     return None
+
+
+def _settle(facts: Facts) -> Facts:
+    """One expert means that no layer is routed."""
+    if facts["moe.n_experts"] != 1:
+        return facts
+    n_layers = whole(facts, "n_layers")
+    dense: dict[str, Fact] = {path: value for path, value in facts.items() if not path.startswith("moe.")}
+    return {**dense, "moe.every": n_layers + 1, "moe.offset": n_layers}
 
 
 JAMBA = family(
@@ -101,4 +110,5 @@ JAMBA = family(
         num_local_experts    num_experts
     """,
     limit=_limit,
+    settle=_settle,
 )

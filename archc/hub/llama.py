@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from archc.hub.family import Facts, family
+from archc.hub.family import family
+from archc.hub.rules import Facts, whole
 
 
 def _limit(facts: Facts) -> str | None:
-    width, heads = facts["d_model"], facts["attn.n_heads"]
-    if isinstance(width, int) and isinstance(heads, int) and width % heads:
+    if whole(facts, "d_model") % whole(facts, "attn.n_heads"):
         return "num_attention_heads: transformers' Llama wants a divisor of hidden_size"
     return None
 
@@ -66,6 +66,12 @@ LLAMA = family(
     inert="""
         pretraining_tp    how an older version split the same products
         pad_token_id      training only: its embedding gets no gradient
+    """,
+    aliases="""
+        rope_scaling             rope_parameters
+        rope_theta               rope_parameters.rope_theta
+        partial_rotary_factor    rope_parameters.partial_rotary_factor
+        rope_parameters.type     rope_parameters.rope_type
     """,
     limit=_limit,
 )

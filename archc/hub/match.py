@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from archc.hub.facts import GraphFacts, Irregular, facts_of
-from archc.hub.family import RULES, Fact, Family
+from archc.hub.facts import GraphFacts, IrregularError, facts_of
+from archc.hub.family import Family
+from archc.hub.rules import RULES, Fact
 from archc.ir.graph import Graph
 
 
@@ -27,7 +28,7 @@ def best(graph: Graph, families: tuple[Family, ...]) -> Match | None:
     """The first of `families` that can say all of `graph`, or None."""
     try:
         facts = facts_of(graph)
-    except Irregular:
+    except IrregularError:
         return None
     matches = (matched(facts, family) for family in families)
     return next((match for match in matches if match is not None), None)
@@ -54,7 +55,7 @@ def matched(facts: GraphFacts, family: Family) -> Match | None:
 
 
 def placements(facts: GraphFacts, family: Family) -> dict[str, int] | None:
-    """`KIND.every` and `KIND.offset` of the kinds that share a place with another; None if the layers are not as there."""
+    """`KIND.every` and `KIND.offset` of kinds that share a place with another; None if the layers are not as there."""
     if any(len(kinds) != len(family.layers) for kinds in facts.layers):
         return None
     placed: dict[str, int] = {}
@@ -86,15 +87,12 @@ def periodic(at: list[bool]) -> tuple[int, int] | None:
 
 
 def tensor_rows(facts: GraphFacts, family: Family) -> tuple[tuple[str, str], ...] | None:
-    """The family's rows for the tensors of a graph, in the graph's order; None unless every one has a name of its own."""
-    table = dict(family.tensors)
-    if not set(facts.tensors) <= set(table):
-        return None
-    rows = [(ours, table[ours]) for ours in facts.tensors]
-    if len({theirs for _, theirs in rows}) != len(rows):
+    """The family's rows for the tensors of a graph; None unless every tensor has a name of its own."""
+    rows = [(ours, theirs) for ours, theirs in family.tensors if ours in facts.tensors]
+    if len(rows) != len(facts.tensors) or len({theirs for _, theirs in rows}) != len(rows):
         return None
     if facts.values["tied"]:  # some files of a tied model hold the embedding a second time
-        rows.append((facts.tensors[0], family.head))
+        rows.append((rows[0][0], family.head))
     return tuple(rows)
 
 
@@ -103,7 +101,7 @@ def _config(values: Mapping[str, Fact], family: Family) -> dict[str, object] | N
     config: dict[str, object] = {"model_type": family.name, "architectures": [family.architecture]}
     for key in family.keys:
         said = {values[path] for path in key.ours if path in values}
-        if not said or said == {None} and key.null != "none":
+        if not said or (said == {None} and key.null != "none"):
             continue  # a layer that this model lacks, or a context that the spec leaves open
         if len(said) > 1:
             return None

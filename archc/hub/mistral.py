@@ -50,4 +50,10 @@ MISTRAL = family(
     inert="""
         pad_token_id    training only: its embedding gets no gradient
     """,
+    aliases="""
+        rope_scaling             rope_parameters
+        rope_theta               rope_parameters.rope_theta
+        partial_rotary_factor    rope_parameters.partial_rotary_factor
+        rope_parameters.type     rope_parameters.rope_type
+    """,
 )

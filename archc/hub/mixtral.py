@@ -60,6 +60,10 @@ MIXTRAL = family(
         pad_token_id            training only: its embedding gets no gradient
     """,
     aliases="""
-        num_experts    num_local_experts
+        num_experts              num_local_experts
+        rope_scaling             rope_parameters
+        rope_theta               rope_parameters.rope_theta
+        partial_rotary_factor    rope_parameters.partial_rotary_factor
+        rope_parameters.type     rope_parameters.rope_type
     """,
 )

@@ -1,4 +1,4 @@
-"""Aligned tables in the text of a family's file: one row a line, columns two or more spaces apart, `#` starts a comment."""
+"""Aligned tables in the text of a family's file: a row a line, columns two or more spaces apart."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 def rows(text: str, columns: int) -> Iterator[tuple[str, ...]]:
     """The rows of a table, each filled up to `columns` with empty strings. ValueError if one has more."""
     for line in text.splitlines():
-        if line.strip() and not line.lstrip().startswith("#"):
+        if line.strip():
             cells = re.split(r" {2,}", line.strip())
             if len(cells) > columns:
                 raise ValueError(f"a row of {len(cells)} columns in a table of {columns}: {line.strip()}")

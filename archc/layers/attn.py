@@ -7,8 +7,8 @@ from fractions import Fraction
 
 from archc.ir.body import Body
 from archc.ir.values import Value
-from archc.layers.kind import Mixer, Problem
-from archc.layers.parts import Heads, Norm, Rope
+from archc.layers.kind import Mixer, Norm, Problem
+from archc.layers.parts import Heads, Rope
 from archc.ops.attention import attention, merge_heads, rope, split_heads
 from archc.ops.linear import linear, out_linear
 

@@ -7,11 +7,13 @@ file beside it, so that a new kind is a new file.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
+from fractions import Fraction
 from typing import Any, ClassVar, get_type_hints
 
 from archc.ir.body import Body
 from archc.ir.values import Value
+from archc.ops.pointwise import Scale
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,16 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Norm(Part):
+    """A normalisation over channels."""
+
+    eps: Fraction = field(default=Fraction(1, 100_000), metadata={"doc": "added to the variance"})
+
+    def apply(self, b: Body, path: str, x: Value) -> Value:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
 class Kind(ABC):
     """A layer kind. `forward` is the only description of what it computes, holds and costs."""
 
@@ -45,6 +57,10 @@ class Kind(ABC):
             cls.keyword = keyword
             Kind.known[keyword] = cls
 
+    in_scale: Fraction | None = field(default=None, metadata={"doc": "factor on what the branch reads", "late": True})
+    out_scale: Fraction | None = field(default=None, metadata={"doc": "factor on what the branch adds", "late": True})
+    out_norm: Norm | None = field(default=None, metadata={"doc": "norm of what the branch adds", "late": True})
+
     @abstractmethod
     def forward(self, b: Body, h: Value) -> Value:
         """The program: `h [B, T, d_model]` to the branch's output of the same shape."""
@@ -57,7 +73,14 @@ class Kind(ABC):
         """Append this kind to a layer as its submodule `name`."""
         program = type(self).forward.__code__
         with b.scope(name, type(self).__name__, type(self).__doc__ or "", self, program):
-            return self.forward(b, h)
+            if self.in_scale is not None:
+                h = b.call_it(b.one(Scale(factor=float(self.in_scale)), h), "h")
+            y = self.forward(b, h)
+            if self.out_norm is not None:
+                y = b.call_it(self.out_norm.apply(b, "out_norm", y), "y")
+            if self.out_scale is not None:
+                y = b.one(Scale(factor=float(self.out_scale)), y)
+            return y
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +126,9 @@ def fields_of(cls: type[Kind] | type[Part]) -> dict[str, FieldInfo]:
     """The fields of a kind or part, in order."""
     if cls not in _fields:
         hints = get_type_hints(cls)
+        own_first = sorted(fields(cls), key=lambda f: bool(f.metadata.get("late")))
         _fields[cls] = {
             f.name: FieldInfo(f.name, hints[f.name], f.default, f.default is MISSING, f.metadata.get("doc", ""))
-            for f in fields(cls)
+            for f in own_first
         }
     return _fields[cls]

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from archc.ir.body import Body
 from archc.ir.size import Size, as_size, ceil_div
 from archc.ir.values import Init, Value
-from archc.layers.kind import Mixer
-from archc.layers.parts import Norm
+from archc.layers.kind import Mixer, Norm
 from archc.ops.conv import causal_conv1d
 from archc.ops.linear import linear, linear_parts, out_linear
 from archc.ops.pointwise import mul, silu, softplus

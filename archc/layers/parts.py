@@ -8,18 +8,8 @@ from typing import ClassVar
 
 from archc.ir.body import Body
 from archc.ir.values import Value
-from archc.layers.kind import Part
+from archc.layers.kind import Norm, Part
 from archc.ops.norm import rms_norm
-
-
-@dataclass(frozen=True, kw_only=True)
-class Norm(Part):
-    """A normalisation over channels."""
-
-    eps: Fraction = field(default=Fraction(1, 100_000), metadata={"doc": "added to the variance"})
-
-    def apply(self, b: Body, path: str, x: Value) -> Value:
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

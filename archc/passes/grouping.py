@@ -6,12 +6,14 @@ a number (`attn`, `attn_2`), so that a label is a name which a spec could give w
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from archc.ir.graph import Graph, Layer, OpGraph, Scope, counts
 
 EMBEDDING = "embedding"
 HEAD = "norm + head"
+OPERATOR = re.compile(r"( \+ | \|\| )")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +34,8 @@ def groups(graph: Graph) -> tuple[Group, ...]:
     """The groups of a model, in order of first appearance."""
     names = sublayer_labels(graph)
     layers = (
-        Group(layer_label(layer, names), times, layer.graph, "layers.*.") for layer, times in counts(graph.stack).items()
+        Group(layer_label(layer, names), times, layer.graph, "layers.*.")
+        for layer, times in counts(graph.stack).items()
     )
     return (Group(EMBEDDING, 1, graph.prologue), *layers, Group(HEAD, 1, graph.epilogue))
 
@@ -55,7 +58,10 @@ def sublayer_labels(graph: Graph) -> dict[object, str]:
 
 
 def layer_label(layer: Layer, labels: dict[object, str]) -> str:
-    return " + ".join(labels[scope.identity] for scope in sublayers(layer))
+    """The layer as the spec writes it, over labels instead of keywords: `mamba + moe`, `attn || mamba + swiglu`."""
+    words = OPERATOR.split(layer.text)
+    words[::2] = [labels[scope.identity] for scope in sublayers(layer)]
+    return "".join(words)
 
 
 def keyword_of(scope: Scope) -> str:

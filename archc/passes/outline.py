@@ -8,6 +8,7 @@ After:  `let`s for the kinds and `Run(4, (Run(2, ("mamba + swiglu", "mamba + moe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from fractions import Fraction
@@ -17,7 +18,8 @@ from archc.ir.graph import Graph, OpGraph, Stack, Use, counts, op_graphs
 from archc.ir.values import Axis
 from archc.passes.grouping import layer_label, sublayer_labels
 
-MAX_LINE = 88
+MAX_LINE = 88  # columns of the drawn stack
+WORD = re.compile(r"[a-z_][a-z_0-9]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +65,25 @@ def outline(graph: Graph) -> Outline:
         context=settings.context,
         tied=settings.tied,
         residual_fp32=settings.residual_fp32,
-        lets=tuple((label, spelled(kind)) for kind, label in labels.items()),
+        lets=_lets(labels),
         stack=_runs(graph.stack, labels),
         sizes=_sizes(graph),
         defaults=graph.defaults,
     )
 
 
+def _lets(labels: dict[object, str]) -> tuple[tuple[str, str], ...]:
+    """(label, definition), those first that mention another kind: behind its `let` the word would mean something else."""
+    lets = [(label, spelled(kind)) for kind, label in labels.items()]
+    mentions = {label: len(set(WORD.findall(text)) & set(labels.values()) - {label}) for label, text in lets}
+    return tuple(sorted(lets, key=lambda let: -mentions[let[0]]))
+
+
 def _runs(stack: tuple[Stack, ...], labels: dict[object, str]) -> tuple[Run | str, ...]:
     return tuple(
-        layer_label(element.layer, labels) if isinstance(element, Use) else Run(element.count, _runs(element.body, labels))
+        layer_label(element.layer, labels)
+        if isinstance(element, Use)
+        else Run(element.count, _runs(element.body, labels))
         for element in stack
     )
 
@@ -127,14 +138,15 @@ def _item(element: Run | str, indent: int) -> str:
 
 def spelled(kind: Any) -> str:
     """A layer kind or part, with every field that differs from its default: `moe(expert=swiglu(14336)) top2/16`."""
-    given = {f.name: f for f in fields(kind) if _required(f) or getattr(kind, f.name) != f.default}
+    in_order = sorted(fields(kind), key=lambda f: bool(f.metadata.get("late")))  # as the language counts them
+    given = {f.name: f for f in in_order if _required(f) or getattr(kind, f.name) != f.default}
     chosen = ""
     if {"top_k", "n_experts"} <= given.keys():
         chosen = f" top{kind.top_k}/{kind.n_experts}"
         del given["top_k"], given["n_experts"]
     words: list[str] = []
     for place, field in enumerate(given.values()):
-        positional = _required(field) and fields(kind)[place] is field and len(words) == place
+        positional = _required(field) and in_order[place] is field
         words.append(_argument(field, getattr(kind, field.name), positional))
     return kind.keyword + (f"({', '.join(words)})" if words else "") + chosen
 

@@ -13,7 +13,7 @@ from math import prod
 from archc.ir.graph import Graph
 from archc.ir.values import Axis, Weight
 from archc.passes.grouping import EMBEDDING, Group, groups
-from archc.passes.workload import DTYPE_BYTES, Workload
+from archc.passes.workload import DTYPE_BYTES, Dtype, Workload
 
 FP32 = DTYPE_BYTES["fp32"]
 
@@ -47,7 +47,7 @@ class Tensor:
         """Whether tokens go through a part of it only."""
         return self.active_share != 1
 
-    def n_bytes(self, dtype: str) -> int:
+    def n_bytes(self, dtype: Dtype) -> int:
         """Bytes of all `times` tensors where weights are stored as `dtype`; some never go below fp32."""
         size = DTYPE_BYTES[dtype]
         return self.total * (max(size, FP32) if self.keep_fp32 else size)

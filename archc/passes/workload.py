@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Literal
 
-DTYPE_BYTES = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1}
+Dtype = Literal["fp64", "fp32", "bf16", "fp16", "fp8"]
+DTYPE_BYTES: dict[Dtype, int] = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1}
+DEFAULT_CONTEXT = 4096  # tokens, where neither the spec nor the user says
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,14 +15,16 @@ class Workload:
     """`batch` sequences of `context` tokens.
 
     `dtype` stores weights and activations (a convolution's cache among them), `kv_dtype` keys and values, `state_dtype`
-    what a recurrence hands from token to token. Raises ValueError for a size below 1 or an unknown dtype.
+    what a recurrence hands from token to token. `assumed` says that nobody gave the context. Raises ValueError for a size
+    below 1 or an unknown dtype.
     """
 
     context: int
     batch: int = 1
-    dtype: str = "bf16"
-    kv_dtype: str = "bf16"
-    state_dtype: str = "fp32"
+    dtype: Dtype = "bf16"
+    kv_dtype: Dtype = "bf16"
+    state_dtype: Dtype = "fp32"
+    assumed: bool = False
 
     def __post_init__(self) -> None:
         if self.context < 1 or self.batch < 1:
@@ -43,10 +48,7 @@ class Workload:
         """The same for one decode step: the last token of the context, after all others."""
         return {"B": self.batch, "T": 1, "P": self.context - 1, "context": self.context}
 
-    def bytes_of(self, role: str) -> int:
-        """Bytes of one element in the role that a state or weight plays: "kv", "state" or "activation"."""
+    def bytes_of(self, role: Literal["kv", "state", "activation"]) -> int:
+        """Bytes of one element of a state, by the role that it plays in the precision policy."""
         stored_as = {"kv": self.kv_dtype, "state": self.state_dtype, "activation": self.dtype}
         return DTYPE_BYTES[stored_as[role]]
-
-    def with_context(self, context: int) -> Workload:
-        return replace(self, context=context)

@@ -39,6 +39,12 @@ class Analysis:
         return per_token(TRAINING_FACTOR * self.flops.total.model, self.workload)
 
     @property
+    def defaults(self) -> tuple[str, ...]:
+        """What neither the spec nor the user said."""
+        context = (f"context {self.workload.context:,} tokens",) if self.workload.assumed else ()
+        return (*self.outline.defaults, *context)
+
+    @property
     def state_bytes(self) -> int:
         """What one sequence keeps at the end of the context."""
         total = self.state.total

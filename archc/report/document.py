@@ -59,7 +59,7 @@ def _model(analysis: Analysis) -> ModelInfo:
         residual_fp32=outline.residual_fp32,
         stack=outline.text,
         sizes={name: list(values) for name, values in outline.sizes},
-        defaults=list(outline.defaults),
+        defaults=list(analysis.defaults),
     )
 
 

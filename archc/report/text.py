@@ -36,7 +36,7 @@ def report(analysis: Analysis) -> RenderableType:
         _section("FLOPs", _facts(_flops(analysis))),
         _section("names", _names(outline)),
         _section("conventions", _bullets(conventions(analysis))),
-        *([_section("defaults in force", _bullets(outline.defaults))] if outline.defaults else []),
+        *([_section("defaults in force", _bullets(analysis.defaults))] if analysis.defaults else []),
     )
 
 
@@ -133,7 +133,9 @@ def _cache(analysis: Analysis) -> Iterable[Row]:
         if state.kv != state.kv_unwindowed:
             yield _stored("KV without windows", state.kv_unwindowed.n_bytes, "what caches that keep everything hold")
     if state.ssm.elements:
-        yield _stored("SSM state", state.ssm.n_bytes, f"{units.exact(state.ssm.elements)} elements, {workload.state_dtype}")
+        yield _stored(
+            "SSM state", state.ssm.n_bytes, f"{units.exact(state.ssm.elements)} elements, {workload.state_dtype}"
+        )
     if state.conv.elements:
         remark = f"{units.exact(state.conv.elements)} elements, {workload.dtype}, d_conv - 1 columns"
         yield _stored("conv state", state.conv.n_bytes, remark)

@@ -16,7 +16,7 @@ from archc.codegen.runtime import projections
 from archc.codegen.runtime.precision import cast_
 from archc.codegen.runtime.projections import Packed, fused_linear, fused_linear_bwd, fused_linear_fwd
 
-EXACT = dict(rtol=0.0, atol=1e-10)  # float64: rounding of a few dozen sums of numbers near 1
+EXACT = {"rtol": 0.0, "atol": 1e-10}  # float64: rounding of a few dozen sums of numbers near 1
 
 
 class Layer(Packed):

@@ -7,7 +7,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply
 
 from archc.codegen.runtime.rotary import rope
 
-EXACT = dict(rtol=0.0, atol=1e-10)  # float64: angles up to a few thousand are exact to 1e-12
+EXACT = {"rtol": 0.0, "atol": 1e-10}  # float64: angles up to a few thousand are exact to 1e-12
 
 
 @pytest.mark.parametrize(("theta", "K"), [(1e4, 16), (5e5, 128)])

@@ -1,0 +1,51 @@
+"""The command `archc`: the only part that prints, exits and writes files."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+from archc.cli.talk import DIAGNOSTICS, INTERNAL, WOULD_OVERWRITE, internal_error, tell
+from archc.diagnostics import Diagnostic, DiagnosticError
+
+
+def main() -> None:
+    """Run the command line and exit: 0 fine, 1 diagnostics, 2 usage, 4 would overwrite, 70 a mistake of archc."""
+    sys.exit(_status())
+
+
+def _status() -> int:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        return _run()
+    except DiagnosticError as failure:
+        tell(failure.diagnostics)
+        return WOULD_OVERWRITE if any(d.code == "would-overwrite" for d in failure.diagnostics) else DIAGNOSTICS
+    except BrokenPipeError:  # the reader has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DIAGNOSTICS
+    except OSError as failure:
+        where = f" {failure.filename}" if failure.filename else ""
+        tell([Diagnostic("system-error", f"the system refuses{where}: {failure.strerror or failure}")])
+        return DIAGNOSTICS
+    except Exception as failure:
+        if os.environ.get("ARCHC_TRACEBACK"):
+            raise
+        tell([internal_error(failure)])
+        return INTERNAL
+
+
+def _run() -> int:
+    from archc.cli.commands import app
+
+    try:
+        app()
+    except SystemExit as stop:
+        status = stop.code
+    else:
+        status = 0
+    sys.stdout.flush()
+    return status if isinstance(status, int) else 0 if status is None else DIAGNOSTICS

@@ -1,0 +1,208 @@
+"""The commands. Each reads its spec, asks `archc.compiler`, and says or writes what comes back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from archc import __version__, compiler, units
+from archc.cli.inputs import STANDARD_INPUT, read
+from archc.cli.talk import DIAGNOSTICS, say, show, tell
+from archc.compiler import Model
+from archc.diagnostics import Diagnostic, DiagnosticError, Source, codes, nearest, to_json
+from archc.diagnostics import explain as page_of
+from archc.passes.workload import DEFAULT_CONTEXT, Dtype, Workload
+
+app = typer.Typer(
+    name="archc",
+    help="The architecture compiler for hybrid language models: from a spec to exact budgets and a PyTorch package.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Spec = Annotated[str | None, typer.Argument(metavar="SPEC|-", help="A spec; - reads standard input.")]
+Specs = Annotated[list[str] | None, typer.Argument(metavar="SPEC|-...", help="Specs; - reads standard input.")]
+Expression = Annotated[str | None, typer.Option("--expression", "-e", metavar="TEXT", help="The spec, as text.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="A setting that wins over the spec's."),
+]
+Json = Annotated[bool, typer.Option("--json", help="As JSON; `archc schema` describes it.")]
+
+
+@app.command()
+def analyze(
+    spec: Spec = None,
+    expression: Expression = None,
+    settings: Settings = None,
+    context: Annotated[
+        str | None, typer.Option(metavar="N", help="Tokens of a sequence, as 262144 or 256Ki; the spec's context.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Sequences.")] = 1,
+    dtype: Annotated[Dtype, typer.Option(help="Of weights, activations and conv state.")] = "bf16",
+    kv_dtype: Annotated[Dtype | None, typer.Option(help="Of keys and values; --dtype unless given.")] = None,
+    state_dtype: Annotated[Dtype, typer.Option(help="Of recurrent state.")] = "fp32",
+    as_json: Json = False,
+) -> None:
+    """Exact budgets of a spec: parameters, caches, FLOPs."""
+    model = _load(_source(spec, expression), settings)
+    tokens = _tokens(context) or model.graph.settings.context
+    workload = Workload(tokens or DEFAULT_CONTEXT, batch, dtype, kv_dtype or dtype, state_dtype, assumed=tokens is None)
+    analysis = compiler.analyse(model, workload)
+    if as_json:
+        from archc.report.document import to_json as document  # pydantic takes longer than all the rest
+
+        say(document(analysis, __version__))
+        return
+    from archc.report.text import report
+
+    show(report(analysis))
+
+
+@app.command()
+def check(specs: Specs = None, expression: Expression = None, settings: Settings = None, as_json: Json = False) -> None:
+    """Find every mistake in specs, and write nothing."""
+    findings: list[Diagnostic] = []
+    for source in _sources(specs, expression):
+        try:
+            found = compiler.load(source, settings or ()).warnings
+        except DiagnosticError as failure:
+            found = failure.diagnostics
+        findings += found
+        if not as_json and not found:
+            say(f"{source.name}: fine")
+    if as_json:
+        import json
+
+        say(json.dumps([to_json(finding) for finding in findings], indent=2))
+    else:
+        tell(findings)
+    if any(finding.severity == "error" for finding in findings):
+        raise typer.Exit(DIAGNOSTICS)
+
+
+@app.command()
+def fmt(
+    specs: Specs = None,
+    check_only: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if a file would change.")] = False,
+) -> None:
+    """Bring specs into the one canonical form, comments kept."""
+    from archc.cli.folder import write_file
+
+    changed: list[str] = []
+    for source in _sources(specs, None):
+        text = compiler.formatted(source)
+        if source.name == "<stdin>" and not check_only:
+            say(text)
+        elif text != source.text:
+            changed.append(source.name)
+            if not check_only:
+                write_file(Path(source.name), text.encode())
+    for name in changed:
+        say(f"{'would reformat' if check_only else 'reformatted'} {name}")
+    if check_only and changed:
+        raise typer.Exit(DIAGNOSTICS)
+
+
+@app.command()
+def build(
+    spec: Spec = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="The folder of the package.")] = None,
+    expression: Expression = None,
+    settings: Settings = None,
+    force: Annotated[bool, typer.Option(help="Move edited files aside as NAME.orig, and write.")] = False,
+    print_after: Annotated[str | None, typer.Option(metavar="PASS", help="Print the IR after a pass.")] = None,
+    fuse: Annotated[bool, typer.Option("--fuse/--no-fuse", help="Fuse ops, or keep them as in the spec.")] = True,
+) -> None:
+    """Write the package of a spec: PyTorch and Triton, without archc."""
+    if out is None and print_after is None:
+        raise typer.BadParameter("where to? give -o DIR", param_hint="-o")
+    if print_after is not None and print_after not in compiler.pass_names():
+        known = ", ".join(compiler.pass_names())
+        raise typer.BadParameter(f"there is no pass {print_after!r}; there are {known}", param_hint="--print-after")
+    model = _load(_source(spec, expression), settings)
+    if print_after is not None:
+        say(compiler.ir_after(model, print_after))
+    if out is not None:
+        _write(out, compiler.build(model, fuse=fuse), force)
+
+
+@app.command()
+def schema() -> None:
+    """The JSON Schema of `archc analyze --json`."""
+    from archc.report.document import json_schema
+
+    say(json_schema())
+
+
+@app.command()
+def explain(code: Annotated[str | None, typer.Argument(metavar="CODE")] = None) -> None:
+    """What a diagnostic's code means; without one, all codes."""
+    if code is None:
+        say("\n".join(codes()))
+        return
+    page = page_of(code)
+    if page is None:
+        near = nearest(code, codes())
+        hint = f"did you mean `{near}`?" if near else "`archc explain` lists all codes"
+        raise DiagnosticError(Diagnostic("unknown-code", f"there is no diagnostic `{code}`", help=hint))
+    say(page)
+
+
+@app.command()
+def version() -> None:
+    """The version of archc."""
+    say(f"archc {__version__}")
+
+
+# --- arguments -------------------------------------------------------------------------------------
+
+
+def _source(spec: str | None, expression: str | None) -> Source:
+    (source,) = _sources([spec] if spec is not None else None, expression)
+    return source
+
+
+def _sources(specs: list[str] | None, expression: str | None) -> list[Source]:
+    if expression is not None and not specs:
+        return [Source("-e", expression)]
+    if expression is not None or not specs:
+        raise typer.BadParameter("name a spec, - for standard input, or give one with -e TEXT", param_hint="SPEC")
+    if specs.count(STANDARD_INPUT) > 1:
+        raise typer.BadParameter("standard input can be read once", param_hint="SPEC")
+    return [read(name) for name in specs]
+
+
+def _load(source: Source, settings: list[str] | None) -> Model:
+    """The model; its warnings are told at once."""
+    model = compiler.load(source, settings or ())
+    tell(model.warnings)
+    return model
+
+
+def _tokens(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        tokens = units.parse_count(text)
+    except ValueError as failure:
+        raise typer.BadParameter(str(failure), param_hint="--context") from None
+    if tokens < 1:
+        raise typer.BadParameter("a sequence has at least one token", param_hint="--context")
+    return tokens
+
+
+def _write(out: Path, files: dict[str, str], force: bool) -> None:
+    from archc.cli.folder import write_package
+
+    done = write_package(out, files, force=force)
+    counted = [(done.written, "written"), (done.unchanged, "unchanged"), (done.removed, "removed")]
+    say(f"{out}: " + ", ".join(f"{len(names)} {what}" for names, what in counted if names))
+    for name in done.moved:
+        say(f"  moved aside, for it was edited: {name}")
+    for name in done.left:
+        say(f"  no longer generated, but edited, and so left: {name}")

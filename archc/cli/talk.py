@@ -1,0 +1,57 @@
+"""What the command line says: diagnostics on standard error, results on standard output, and how it exits."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+
+from archc.diagnostics import Diagnostic, render
+
+FINE = 0
+DIAGNOSTICS = 1
+USAGE = 2
+WOULD_OVERWRITE = 4
+INTERNAL = 70
+
+PLAIN_WIDTH = 120  # columns of a report that no terminal limits
+
+
+def tell(diagnostics: Iterable[Diagnostic]) -> None:
+    """Every diagnostic, with an empty line between two."""
+    colour = _coloured()
+    texts = [render(diagnostic, colour=colour) for diagnostic in diagnostics]
+    if texts:
+        print("\n\n".join(texts), file=sys.stderr)
+
+
+def internal_error(failure: BaseException) -> Diagnostic:
+    reason = f"{type(failure).__name__}: {failure}" if str(failure) else type(failure).__name__
+    return Diagnostic(
+        "internal-error",
+        f"archc failed: {reason}",
+        help="this is a mistake of archc: please report it with the spec\nARCHC_TRACEBACK=1 shows where it happened",
+    )
+
+
+def say(text: str) -> None:
+    """A result."""
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+def show(renderable: object) -> None:
+    """A result that rich lays out. Where no terminal limits it, lines are of one width on every machine."""
+    from rich.console import Console
+
+    if sys.stdout.isatty():
+        Console(highlight=False).print(renderable)
+        return
+    width = None if "COLUMNS" in os.environ else PLAIN_WIDTH
+    console = Console(highlight=False, width=width)
+    with console.capture() as captured:
+        console.print(renderable)
+    say("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def _coloured() -> bool:
+    return sys.stderr.isatty() and "NO_COLOR" not in os.environ

@@ -1,0 +1,184 @@
+"""A config.json to facts: every key is understood, known to change nothing, or refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import isfinite
+
+from archc.diagnostics import nearest
+from archc.hub import every_config
+from archc.hub.family import Family, Key, Type
+from archc.hub.rules import RULES, Fact, Facts, whole
+
+LARGEST = 10**12  # of any size of a model
+EXTENT = (1e-30, 1e30)  # of numbers that a spec can write
+
+_TYPES: dict[Type, str] = {
+    "int": "a whole number from 1 on",
+    "index": "a whole number from 0 on",
+    "float": "a number above 0",
+    "bool": "true or false",
+}
+
+
+class UnsupportedConfig(ValueError):  # noqa: N818 (what it says of the file; the caller shows it)
+    """A config.json that no spec says the same as. `problems` are (key, why), all of them."""
+
+    def __init__(self, *problems: tuple[str, str]) -> None:
+        super().__init__("\n".join(f"{key}: {why}" for key, why in problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class _Said:
+    """A key of the file under the name used here, with the name that stands in the file."""
+
+    name: str
+    value: object
+    written: str
+
+
+def facts_from(config: Mapping[str, object], families: tuple[Family, ...]) -> tuple[Family, Facts]:
+    """The family of a config.json and what it says, defaults of transformers included. Raises UnsupportedConfig."""
+    by_name = {family.name: family for family in families}
+    model_type = config.get("model_type")
+    family = by_name.get(model_type) if isinstance(model_type, str) else None
+    if family is None:
+        raise UnsupportedConfig(("model_type", f"{_short(model_type)} is none of {', '.join(sorted(by_name))}"))
+    said = list(_flat(config, family))
+    _refuse([*_twice(said), *_foreign(said, family), *_architectures(config, family)])
+    facts = _resolved({one.name: one.value for one in said}, family)
+    _refuse(_contradictions(facts, family))
+    return family, facts
+
+
+def _refuse(problems: list[tuple[str, str]]) -> None:
+    if problems:
+        raise UnsupportedConfig(*problems)
+
+
+def _flat(config: Mapping[str, object], family: Family) -> Iterator[_Said]:
+    """Every key under its usual name, those of nested dictionaries as `outer.inner`."""
+    names = [*(key.name for key in family.keys), *(only.name for only in family.only)]
+    nested = {name.partition(".")[0] for name in names if "." in name}
+    for written, value in config.items():
+        name = family.aliases.get(written, written)
+        if name not in nested:
+            yield _Said(name, value, written)
+        elif isinstance(value, dict):
+            for inner, inner_value in value.items():
+                name_inside = f"{name}.{inner}"
+                yield _Said(family.aliases.get(name_inside, name_inside), inner_value, f"{written}.{inner}")
+        elif value is not None:
+            yield _Said(name, value, written)
+
+
+def _twice(said: list[_Said]) -> Iterator[tuple[str, str]]:
+    first: dict[str, _Said] = {}
+    for one in said:
+        other = first.setdefault(one.name, one)
+        if other.value != one.value:
+            yield one.written, f"{_short(one.value)}, but {other.written} says {_short(other.value)}"
+
+
+def _foreign(said: list[_Said], family: Family) -> list[tuple[str, str]]:
+    """Keys that are unknown, of a wrong type, or supported with another value alone."""
+    keys = {key.name: key for key in family.keys}
+    only = {one.name: one for one in (*every_config.ONLY, *family.only)}
+    inert = every_config.INERT | dict(family.inert)
+    problems, unknown = [], []
+    for one in said:
+        if one.name in keys:
+            if not _fits(one.value, keys[one.name]):
+                problems.append((one.written, f"{_short(one.value)} is not {_TYPES[keys[one.name].type]}"))
+        elif one.name in only:
+            wanted = only[one.name]
+            if one.value != wanted.value and one.value is not None:
+                reason = f"{_short(one.value)} is not supported, only {_short(wanted.value)}: {wanted.why}"
+                problems.append((one.written, reason))
+        elif one.name not in inert and one.value is not None:  # null is how transformers writes that nothing is said
+            near = nearest(one.name, [*keys, *only])
+            hint = f"; did you mean {near}?" if near else ""
+            unknown.append((one.written, f"not known to {family.title}, so it may change what is computed{hint}"))
+    # The further keys of a refused dictionary, such as the factors of a scaled rope, add nothing.
+    refused = {key.partition(".")[0] for key, _ in problems if "." in key}
+    return problems + [(key, why) for key, why in unknown if key.partition(".")[0] not in refused]
+
+
+def _architectures(config: Mapping[str, object], family: Family) -> Iterator[tuple[str, str]]:
+    named = config.get("architectures")
+    if named is not None and named != [family.architecture]:
+        yield "architectures", f"{_short(named)} is not supported, only {family.architecture}"
+
+
+def _fits(value: object, key: Key) -> bool:
+    if value is None or value == "auto":
+        return bool(key.null)
+    if key.type == "bool":
+        return isinstance(value, bool)
+    if isinstance(value, bool):
+        return False
+    if key.type == "float":
+        return isinstance(value, int | float) and isfinite(value) and EXTENT[0] < value < EXTENT[1]
+    return isinstance(value, int) and (0 if key.type == "index" else 1) <= value <= LARGEST
+
+
+def _resolved(said: Mapping[str, object], family: Family) -> Facts:
+    """Facts with transformers' defaults in, and without those of layers that the model lacks."""
+    facts: dict[str, Fact] = {}
+    for key in family.keys:
+        value = said.get(key.name, key.absent)
+        fact: Fact = RULES[key.null](facts) if value is None or value == "auto" else _fact(value, key)
+        if key.fixed and fact != (wanted := RULES[key.null](facts)):
+            raise UnsupportedConfig((key.name, f"{fact} is not supported, only {key.null} = {wanted}"))
+        facts.update(dict.fromkeys(key.ours, fact))
+    return _without_absent_kinds(family.settle(facts | dict(family.always)), family)
+
+
+def _fact(value: object, key: Key) -> Fact:
+    assert isinstance(value, int | float)
+    return float(value) if key.type == "float" else value
+
+
+def _without_absent_kinds(facts: Facts, family: Family) -> Facts:
+    absent = set()
+    for alternatives in family.layers:
+        if len(alternatives) == 2:
+            first, second = alternatives
+            if whole(facts, f"{second}.offset") >= whole(facts, "n_layers"):
+                absent.add(second)
+            if facts[f"{second}.every"] == 1:
+                absent.add(first)
+    placed = (".every", ".offset")
+    return {p: v for p, v in facts.items() if p.partition(".")[0] not in absent or p.endswith(placed)}
+
+
+def _contradictions(facts: Facts, family: Family) -> list[tuple[str, str]]:
+    """What each key may say by itself, but not together."""
+    found = []
+    for kind in ("attn", "moe"):
+        every, offset = facts.get(f"{kind}.every"), facts.get(f"{kind}.offset")
+        if isinstance(every, int) and isinstance(offset, int) and offset >= every:
+            found.append((family.key_of(f"{kind}.offset"), f"{offset} is outside of a period of {every}"))
+    if "attn.n_heads" in facts:
+        n_heads, n_kv_heads = whole(facts, "attn.n_heads"), whole(facts, "attn.n_kv_heads")
+        if n_heads % n_kv_heads:
+            found.append((family.key_of("attn.n_kv_heads"), f"{n_kv_heads} does not divide {n_heads} query heads"))
+        d_head = whole(facts, "attn.d_head")
+        if not d_head:
+            found.append((family.key_of("attn.n_heads"), f"{n_heads} heads leave no width to a head"))
+        if facts.get("attn.rope") and d_head % 2:
+            found.append((family.key_of("attn.d_head"), f"{d_head} is odd, and rotary positions turn pairs"))
+    if "moe.n_experts" in facts and whole(facts, "moe.top_k") > whole(facts, "moe.n_experts"):
+        found.append((family.key_of("moe.top_k"), f"there are only {facts['moe.n_experts']} experts"))
+    limit = family.limit(facts)
+    if limit is not None:
+        key, _, why = limit.partition(": ")
+        found.append((key, why))
+    return found
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,133 @@
+"""Facts to a spec: the canonical text, as short as its layers allow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+
+from archc.diagnostics import DiagnosticError, Source
+from archc.grammar.format import format_spec
+from archc.grammar.parse import parse
+from archc.hub.family import Family
+from archc.hub.read import UnsupportedConfig
+from archc.hub.repeats import Run, rolled, text
+from archc.hub.rules import Fact, Facts, whole
+
+# How a kind's fields are written, in this order; heads are written where the layer is used.
+_FIELDS = {
+    "mamba": ("d_state", "d_conv", "expand", "dt_rank", "conv_bias", "bias", "inner_norm"),
+    "attn": ("d_head", "rope", "window", "bias", "out_bias"),
+}
+_DEFAULT_TRUE = {"conv_bias"}
+MAX_PATTERN = 10_000  # layers whose order has to be written down
+
+
+def spec_text(family: Family, facts: Facts, name: str) -> str:
+    """The spec that says `facts`, formatted as `archc fmt` does."""
+    mixers = family.layers[0]
+    used = [kind for kind in mixers if any(path.startswith(f"{kind}.") and not _placed(path) for path in facts)]
+    lines = [
+        f"# {family.title}, {family.source}: from a config.json",
+        f"model {name}",
+        "",
+        *_settings(family, facts),
+        "",
+        *(f"let {kind} = {kind}({', '.join(_arguments(kind, facts))})" for kind in used),
+        "",
+        f"block {_block(family, facts)}{_suffix(family, facts)}",
+    ]
+    return format_spec(parse(Source("config.json", "\n".join(lines) + "\n")))
+
+
+def spec_name(name: str) -> str:
+    """`name` as a word of the language: `Jamba-v0.1` is jamba_v0_1."""
+    word = re.sub("[^a-z0-9]+", "_", name.lower()).strip("_")[:60]
+    word = word if word and not word[0].isdigit() else f"model_{word}".rstrip("_")
+    try:
+        parse(Source("name", f"model {word}\n"))
+    except DiagnosticError:  # a word of the grammar's own, such as `block`
+        word = f"{word}_model"
+    return word
+
+
+def _settings(family: Family, facts: Facts) -> Iterator[str]:
+    yield f"vocab {facts['vocab']}"
+    yield f"d_model {facts['d_model']}"
+    if facts.get("context") is not None:
+        yield f"context {_binary(whole(facts, 'context'))}"
+    yield f"norm {facts['norm']}(eps={_number(facts['norm.eps'])})"
+    yield f"mlp {_mlp(family, facts)}"
+    if facts["tied"]:
+        yield "tied"
+    if facts.get("residual.fp32"):
+        yield "residual(dtype=fp32)"
+
+
+def _mlp(family: Family, facts: Facts) -> str:
+    if len(family.layers) == 1:
+        return "none"
+    d_ff = facts["swiglu.d_ff"] if "swiglu.d_ff" in facts else facts["moe.d_ff"]
+    return f"swiglu({d_ff}{', bias' if facts.get('swiglu.bias') else ''})"
+
+
+def _arguments(kind: str, facts: Facts) -> Iterator[str]:
+    """The fields of a `let`."""
+    for name in _FIELDS[kind]:
+        value = facts.get(f"{kind}.{name}")
+        if name == "window":
+            if value is not None:
+                yield f"window({value})"
+        elif name == "rope":
+            yield f"rope(theta={_number(facts['attn.rope.theta'])})" if value else "rope=none"
+        elif isinstance(value, bool):
+            if value != (name in _DEFAULT_TRUE):
+                yield name if value else f"{name}=false"
+        elif value is not None:
+            yield f"{name}={value}"
+
+
+def _block(family: Family, facts: Facts) -> str:
+    """The mixers of all layers, rolled."""
+    words = {kind: kind for kind in family.layers[0]}
+    if "attn" in words and "attn.n_heads" in facts:
+        words["attn"] = f"attn gqa({facts['attn.n_heads']},{facts['attn.n_kv_heads']})"
+    n_layers, (first, *others) = whole(facts, "n_layers"), family.layers[0]
+    if not others:
+        return text(Run(n_layers, (words[first],)))
+    if n_layers > MAX_PATTERN:
+        raise UnsupportedConfig((family.key_of("n_layers"), f"a pattern of more than {MAX_PATTERN} layers"))
+    every, offset = whole(facts, f"{others[0]}.every"), whole(facts, f"{others[0]}.offset")
+    return text(rolled([words[others[0] if i % every == offset else first] for i in range(n_layers)]))
+
+
+def _suffix(family: Family, facts: Facts) -> str:
+    """Where the experts are, if there are any."""
+    if "moe.n_experts" not in facts:
+        return ""
+    router = "(router=softmax(renorm))" if facts["moe.router.renorm"] else ""
+    every, offset = facts.get("moe.every", 1), facts.get("moe.offset", 0)
+    assert isinstance(every, int)
+    assert isinstance(offset, int)
+    place = "" if every == 1 else f" every {every}" + (f" offset {offset}" if offset != every - 1 else "")
+    return f" moe{router}{place} top{facts['moe.top_k']}/{facts['moe.n_experts']}"
+
+
+def _placed(path: str) -> bool:
+    return path.endswith((".every", ".offset"))
+
+
+def _binary(number: int) -> str:
+    return f"{number // 1024}Ki" if number % 1024 == 0 else str(number)
+
+
+def _number(value: Fact) -> str:
+    """The shortest decimal that is exactly this float's: 1e-6, 5e5, 0.02."""
+    digits = Decimal(repr(value)).normalize()
+    sign, mantissa, exponent = digits.as_tuple()
+    assert not sign
+    assert isinstance(exponent, int)
+    figures = "".join(map(str, mantissa))
+    power = exponent + len(figures) - 1
+    scientific = f"{figures[0]}{'.' + figures[1:] if figures[1:] else ''}e{power}"
+    return min(scientific, f"{digits:f}", key=len)
