@@ -1,3 +1,1 @@
-"""archc: a declarative architecture compiler for hybrid language models."""
-
-__version__ = "0.1.0"
+"""The architecture compiler for hybrid language models: a declarative spec becomes budgets and PyTorch."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from archc.diagnostics import Diagnostic, DiagnosticError, Source
 from archc.elaborate.elaborate import elaborate
 from archc.grammar.parse import parse
+from archc.grammar.sources import decode
 from archc.grammar.tree import Setting, Spec
 from archc.ir.graph import Graph
 from archc.ir.text import graph_text
@@ -50,6 +51,11 @@ class Model:
         if not text.endswith("\n"):
             text += "\n"
         return text + "".join(f"{statement}\n" for statement in missing)
+
+
+def source(name: str, data: bytes) -> Source:
+    """The spec in the bytes of a file, shown as `name`."""
+    return decode(name, data)
 
 
 def load(source: Source, overrides: Sequence[str] = ()) -> Model:

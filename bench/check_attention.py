@@ -108,11 +108,12 @@ def chunks_of(T: int) -> Iterator[list[int]]:
 
 def check_cache(dtype: torch.dtype, device: str) -> None:
     T = 150
-    for window, is_packed in itertools.product((None, 17, 64), (False, True)):
+    for window, kind in itertools.product((None, 17, 64), ("", ", numbered", ", packed")):
         worst = 0.0
         for heads in HEADS:
             q, k, v = draw(2, T, heads, dtype, device)
-            positions = packed(2, T, device) if is_packed else None
+            numbered = torch.arange(T, device=device).expand(2, T)
+            positions = {"": None, ", numbered": numbered, ", packed": packed(2, T, device)}[kind]
             want = reference(q.double(), k.double(), v.double(), window, positions)
             for chunks in chunks_of(T):
                 caches = [x.new_zeros(2, window or 200, *x.shape[2:]) for x in (k, v)]
@@ -128,7 +129,7 @@ def check_cache(dtype: torch.dtype, device: str) -> None:
                     out.append(part)
                     start += n
                 worst = max(worst, error(torch.cat(out, 1), want))
-        report(dtype, f"steps and chunks, window {window}{', packed' if is_packed else ''}", [worst])
+        report(dtype, f"steps and chunks, window {window}{kind}", [worst])
 
 
 @contextmanager

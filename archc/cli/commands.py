@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from archc import __version__, compiler, units
-from archc.cli.inputs import STANDARD_INPUT, read
+from archc import compiler, units
+from archc.cli import talk
+from archc.cli.inputs import STANDARD_INPUT, STDIN_NAME, read
 from archc.cli.talk import DIAGNOSTICS, say, show, tell
 from archc.compiler import Model
 from archc.diagnostics import Diagnostic, DiagnosticError, Source, codes, nearest, to_json
@@ -56,7 +59,7 @@ def analyze(
     if as_json:
         from archc.report.document import to_json as document  # pydantic takes longer than all the rest
 
-        say(document(analysis, __version__))
+        say(document(analysis, talk.version()))
         return
     from archc.report.text import report
 
@@ -67,14 +70,14 @@ def analyze(
 def check(specs: Specs = None, expression: Expression = None, settings: Settings = None, as_json: Json = False) -> None:
     """Find every mistake in specs, and write nothing."""
     findings: list[Diagnostic] = []
-    for source in _sources(specs, expression):
+    for source in _named(specs, expression):
         try:
-            found = compiler.load(source, settings or ()).warnings
+            found = compiler.load(source(), settings or ()).warnings
         except DiagnosticError as failure:
             found = failure.diagnostics
         findings += found
         if not as_json and not found:
-            say(f"{source.name}: fine")
+            say(f"{source().name}: fine")
     if as_json:
         import json
 
@@ -93,18 +96,25 @@ def fmt(
     """Bring specs into the one canonical form, comments kept."""
     from archc.cli.folder import write_file
 
+    findings: list[Diagnostic] = []
     changed: list[str] = []
-    for source in _sources(specs, None):
-        text = compiler.formatted(source)
-        if source.name == "<stdin>" and not check_only:
+    for source in _named(specs, None):
+        try:
+            text = compiler.formatted(source())
+        except DiagnosticError as failure:
+            findings += failure.diagnostics
+            continue
+        name = source().name
+        if name == STDIN_NAME and not check_only:
             say(text)
-        elif text != source.text:
-            changed.append(source.name)
+        elif text != source().text:
+            changed.append(name)
             if not check_only:
-                write_file(Path(source.name), text.encode())
+                write_file(Path(name), text.encode())
     for name in changed:
         say(f"{'would reformat' if check_only else 'reformatted'} {name}")
-    if check_only and changed:
+    tell(findings)
+    if findings or (check_only and changed):
         raise typer.Exit(DIAGNOSTICS)
 
 
@@ -156,25 +166,26 @@ def explain(code: Annotated[str | None, typer.Argument(metavar="CODE")] = None) 
 @app.command()
 def version() -> None:
     """The version of archc."""
-    say(f"archc {__version__}")
+    say(f"archc {talk.version()}")
 
 
 # --- arguments -------------------------------------------------------------------------------------
 
 
 def _source(spec: str | None, expression: str | None) -> Source:
-    (source,) = _sources([spec] if spec is not None else None, expression)
-    return source
+    (source,) = _named([spec] if spec is not None else None, expression)
+    return source()
 
 
-def _sources(specs: list[str] | None, expression: str | None) -> list[Source]:
+def _named(specs: list[str] | None, expression: str | None) -> list[Callable[[], Source]]:
+    """The specs that the command line names; each is read when it is first asked for, and only then can fail."""
     if expression is not None and not specs:
-        return [Source("-e", expression)]
+        return [lambda: Source("-e", expression)]
     if expression is not None or not specs:
         raise typer.BadParameter("name a spec, - for standard input, or give one with -e TEXT", param_hint="SPEC")
     if specs.count(STANDARD_INPUT) > 1:
         raise typer.BadParameter("standard input can be read once", param_hint="SPEC")
-    return [read(name) for name in specs]
+    return [cache(partial(read, name)) for name in specs]
 
 
 def _load(source: Source, settings: list[str] | None) -> Model:

@@ -18,7 +18,7 @@ from hashlib import sha256
 from itertools import count
 from pathlib import Path
 
-from archc import __version__
+from archc.cli.talk import version
 from archc.diagnostics import Diagnostic, DiagnosticError
 
 MANIFEST = "manifest.json"
@@ -107,7 +107,7 @@ def _manifest(files: dict[str, bytes]) -> bytes:
     """Hashes of all other files; what the generator itself says of the package stands beside them."""
     said = json.loads(files.pop(MANIFEST, b"{}"))
     hashes = {name: _hash(data) for name, data in sorted(files.items())}
-    return _json({"archc": __version__, **said, "files": hashes})
+    return _json({"archc": version(), **said, "files": hashes})
 
 
 def _recorded(folder: Path) -> dict[str, set[str]]:

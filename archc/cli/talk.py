@@ -34,6 +34,16 @@ def internal_error(failure: BaseException) -> Diagnostic:
     )
 
 
+def version() -> str:
+    """The version that is installed; pyproject.toml alone says it."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("archc")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
 def say(text: str) -> None:
     """A result."""
     sys.stdout.write(text if text.endswith("\n") else text + "\n")

@@ -2,30 +2,52 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import reduce
 
 from archc.elaborate.settings import ModelSettings
 from archc.ir.body import Body
-from archc.ir.graph import Layer, OpGraph
+from archc.ir.graph import Layer, OpGraph, Shared
 from archc.ir.values import BATCH, TIME, Axis, Init, Value, constant_axis
-from archc.layers.kind import Kind
-from archc.layers.parts import Norm
+from archc.layers.kind import Kind, Norm
+from archc.layers.parts import Concat, ShareFields
 from archc.ops.ends import Embedding, TiedHead
 from archc.ops.linear import linear
-from archc.ops.pointwise import Scale, SoftCap, Upcast, add
+from archc.ops.pointwise import Scale, SoftCap, Upcast, add, concat
 
 FINAL_NORM = "norm"
 HEAD = "lm_head"
+EMBED = "embed"
+
+
+@dataclass(frozen=True)
+class SharedUse:
+    """One use of a shared module: its copy number `copy`, with sublayers that are stored once a copy."""
+
+    name: str
+    copies: int
+    copy: int
+    fields: ShareFields
+    sublayers: tuple[tuple[Kind, ...], ...]
+
+
+@dataclass(frozen=True)
+class Sublayer:
+    """One norm and one residual around parallel branches; `share` feeds the norm, or stands alone without branches."""
+
+    kinds: tuple[Kind, ...]
+    share: SharedUse | None = None
 
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """A layer, bound: its sublayers in order, each of one branch or several, with one norm and residual each."""
+    """A layer, bound: its sublayers in order."""
 
-    sublayers: tuple[tuple[Kind, ...], ...]
+    sublayers: tuple[Sublayer, ...]
     norm: Norm
     branch_scale: float | None
+    reads_embedding: bool = False  # some layer of the model does, and so all are handed the embedded tokens
 
 
 def d_model_axis(settings: ModelSettings) -> Axis:
@@ -36,24 +58,52 @@ def build_layer(plan: LayerPlan, d_model: Axis, text: str) -> Layer:
     """`h = h + kind(norm(h))` for each sublayer."""
     b = Body(d_model)
     start = stream = b.call_it(Value((BATCH, TIME, d_model)), "h")
-    for names, kinds in zip(scope_names(plan.sublayers), plan.sublayers, strict=True):
-        normed = b.call_it(plan.norm.apply(b, f"{names[0]}_norm", stream), "x")
-        branches = [kind.run(b, name, normed) for name, kind in zip(names, kinds, strict=True)]
+    embed = b.call_it(Value((BATCH, TIME, d_model)), EMBED)
+    for names, sublayer in zip(scope_names(plan.sublayers), plan.sublayers, strict=True):
+        source = stream
+        if sublayer.share is not None:
+            fed = run_shared(b, sublayer.share, plan.norm, stream, embed)
+            if not sublayer.kinds:
+                stream = fed if sublayer.share.fields.residual else b.call_it(add(b, stream, fed), "h")
+                continue
+            source = b.call_it(add(b, stream, fed), "fed")
+        normed = b.call_it(plan.norm.apply(b, f"{names[0]}_norm", source), "x")
+        branches = [kind.run(b, name, normed) for name, kind in zip(names, sublayer.kinds, strict=True)]
         branch = reduce(lambda sum_so_far, other: add(b, sum_so_far, other), branches)
         if plan.branch_scale is not None:
             branch = b.one(Scale(factor=plan.branch_scale), branch)
         stream = b.call_it(add(b, stream, b.call_it(branch, "delta")), "h")
-    graph, scopes = b.finish((start,), (stream,))
+    graph, scopes = b.finish((start, embed) if plan.reads_embedding else (start,), (stream,))
     return Layer(graph, scopes, text, plan)
 
 
-def scope_names(sublayers: tuple[tuple[Kind, ...], ...]) -> list[list[str]]:
+def run_shared(b: Body, use: SharedUse, norm: Norm, stream: Value, embed: Value) -> Value:
+    """The output of one use of a shared module; its own projection belongs to the using layer."""
+    shared = Shared(use.name, use.copies, use.copy)
+    class_name = "".join(word.capitalize() for word in use.name.split("_"))
+    doc = f"The shared module `{use.name}`: stored once, used by several layers."
+    with b.scope(use.name, class_name, doc, replace(use, copy=0), shared=shared):
+        x = stream
+        if isinstance(use.fields.in_, Concat):
+            values = {"h": stream, "embed": embed}
+            x = b.call_it(concat(b, values[use.fields.in_.first], values[use.fields.in_.second]), "x")
+        for names, kinds in zip(scope_names(map(Sublayer, use.sublayers)), use.sublayers, strict=True):
+            normed = b.call_it(norm.apply(b, f"{names[0]}_norm", x), "normed")
+            branches = [kind.run(b, name, normed) for name, kind in zip(names, kinds, strict=True)]
+            y = reduce(lambda sum_so_far, other: add(b, sum_so_far, other), branches)
+            x = b.call_it(y if use.fields.residual is None else add(b, x, y), "x")
+    if use.fields.out is None:
+        return x
+    return b.call_it(linear(b, f"{use.name}_out", x, to=b.d_model), "fed")
+
+
+def scope_names(sublayers: Iterable[Sublayer]) -> list[list[str]]:
     """Module names of each sublayer's branches: mixer, mlp; a second mixer of the layer is mixer_2."""
     taken: dict[str, int] = {}
     names: list[list[str]] = []
-    for kinds in sublayers:
+    for sublayer in sublayers:
         names.append([])
-        for kind in kinds:
+        for kind in sublayer.kinds:
             taken[kind.scope] = taken.get(kind.scope, 0) + 1
             names[-1].append(kind.scope if taken[kind.scope] == 1 else f"{kind.scope}_{taken[kind.scope]}")
     return names

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from archc.diagnostics import DiagnosticError, Label, Span, error, nearest
 from archc.elaborate.constants import Lookup, evaluate
-from archc.grammar.tree import Arg, Expr, Ident, Name, NoneLiteral, Setting, TopK, Word
+from archc.grammar.tree import Arg, Expr, Ident, ListExpr, Name, NoneLiteral, Range, Setting, TopK, Word
 from archc.layers.kind import FieldInfo, Kind, Part, fields_of
 
 Target = TypeVar("Target", bound=Kind | Part)
@@ -108,11 +108,11 @@ class Binder:
         inherited = self.env.part_defaults.get(self.cls)  # type: ignore[arg-type]
         for name, info in fields_of(self.cls).items():
             if name in self.bound:
-                values[name] = self.bound[name].value
+                values[info.attribute] = self.bound[name].value
             elif inherited is not None:
-                values[name] = getattr(inherited, name)
+                values[info.attribute] = getattr(inherited, info.attribute)
             elif info.required:
-                values[name] = self._from_setting(info)
+                values[info.attribute] = self._from_setting(info)
         instance = self.cls(**values)
         assert isinstance(instance, expected)
         return instance
@@ -129,7 +129,7 @@ class Binder:
         return found
 
     def _from_setting(self, info: FieldInfo) -> Any:
-        setting = self.cls.__dataclass_fields__[info.name].metadata.get("setting")
+        setting = self.cls.__dataclass_fields__[info.attribute].metadata.get("setting")
         value = self.env.setting(setting) if setting else None
         if value is not None:
             return value
@@ -193,6 +193,8 @@ class Binder:
                 return named
         if int in accepted:
             return Bound(self._integer(info, value), value.span)
+        if tuple[str, ...] in accepted and isinstance(value, ListExpr):
+            return Bound(tuple(self._list_word(info, item) for item in value.items), value.span)
         if Fraction in accepted:
             return Bound(evaluate(value, self.env.lookup), value.span)
         raise DiagnosticError(
@@ -222,6 +224,11 @@ class Binder:
         raise DiagnosticError(
             error("wrong-value", f"`{name}` is not a value of `{info.name}`", value.ident.span, help=hint)
         )
+
+    def _list_word(self, info: FieldInfo, item: Range) -> str:
+        if isinstance(item.start, Name) and item.start.args is None and item.stop is None:
+            return item.start.ident.name
+        raise DiagnosticError(error("wrong-value", f"`{info.name}` takes a list of names", item.span))
 
     def _integer(self, info: FieldInfo, value: Expr) -> int:
         number = evaluate(value, self.env.lookup)

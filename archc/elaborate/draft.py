@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 
 from archc.diagnostics import Diagnostic, DiagnosticError, Span, error, nearest
 from archc.elaborate.bind import Binder, Environment
-from archc.grammar.tree import Arg, Branch, Group, Ident, Layer, Let, Name, Sublayer, TopK, Word
+from archc.grammar.tree import Arg, Branch, Group, Ident, Layer, Let, Name, Share, Sublayer, TopK, Word
 from archc.layers.kind import ChannelMixer, Kind
+from archc.layers.parts import ShareFields
 
 Step = Word | tuple[Arg, ...] | TopK
 
@@ -54,9 +55,24 @@ class Draft:
 
 @dataclass(frozen=True)
 class DraftSublayer:
-    """One norm and one residual around a branch, or around several in parallel."""
+    """One norm and one residual around a branch, or around several in parallel.
+
+    `share` is a shared module: fed into the input of the norm where there are branches, the sublayer itself where not.
+    """
 
     branches: tuple[Draft, ...]
+    share: ShareDraft | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ShareDraft:
+    """A `share` statement: its fields, and its sublayers with everything that was said about them."""
+
+    name: str
+    copies: int
+    fields: ShareFields
+    layer: tuple[DraftSublayer, ...]
+    span: Span
 
 
 DraftLayer = tuple[DraftSublayer, ...]
@@ -68,7 +84,7 @@ def members_of(layer: DraftLayer) -> list[Draft]:
 
 
 def map_members(layer: DraftLayer, change: Callable[[Draft], Draft]) -> DraftLayer:
-    return tuple(DraftSublayer(tuple(map(change, sublayer.branches))) for sublayer in layer)
+    return tuple(replace(sublayer, branches=tuple(map(change, sublayer.branches))) for sublayer in layer)
 
 
 class Macros:
@@ -77,7 +93,7 @@ class Macros:
     def __init__(self) -> None:
         self.layers: dict[str, DraftLayer] = {}
         self.groups: dict[str, Group] = {}
-        self._reserved: frozenset[str] = frozenset()
+        self.shares: dict[str, ShareDraft] = {}
 
     def define(self, let: Let, env: Environment, reserved: Iterable[str]) -> None:
         """Bind one `let`; it sees the names before it, and may shadow a kind once."""
@@ -92,6 +108,19 @@ class Macros:
             self.groups[name] = let.item
         else:
             self.layers[name] = self.layer(let.item, env)
+
+    def define_share(self, statement: Share, env: Environment) -> None:
+        """Bind one `share`. A channel mixer is never appended inside it."""
+        name = statement.ident.name
+        if name in self.layers or name in self.groups or name in self.shares:
+            message = f"`{name}` is already bound"
+            raise DiagnosticError(error("let-twice", message, statement.ident.span, help="choose another name"))
+        binder = Binder(ShareFields, env, statement.ident.span)
+        binder.arguments(statement.args or ())
+        fields = binder.build(ShareFields)
+        layer = self.layer(statement.layer, env)
+        copies = statement.repeat.count if statement.repeat else 1
+        self.shares[name] = ShareDraft(name, copies, fields, layer, statement.span)
 
     def group(self, layer: Layer) -> Group | None:
         """The group that a list item names, if it does."""
@@ -115,7 +144,7 @@ class Macros:
 
     def _sublayer(self, sublayer: Sublayer, env: Environment) -> DraftLayer:
         if sublayer.feed is not None:
-            raise DiagnosticError(_later("injection (`<-`)", sublayer.feed.span))
+            return self._fed(sublayer, env)
         made = [self._branch(branch, env) for branch in sublayer.branches]
         if len(made) == 1:
             return made[0]
@@ -125,6 +154,23 @@ class Macros:
                 raise DiagnosticError(error("sequence-in-parallel", message, branch.span))
         return (DraftSublayer(tuple(draft for layer in made for draft in members_of(layer))),)
 
+    def _fed(self, sublayer: Sublayer, env: Environment) -> DraftLayer:
+        """`mixer <- g`: the output of g goes into the input of this sublayer's norm."""
+        feed = sublayer.feed
+        assert feed is not None
+        if feed.ident.name not in self.shares:
+            near = nearest(feed.ident.name, self.shares)
+            hint = f"did you mean `{near}`?" if near else f"define it before: share {feed.ident.name} = ..."
+            message = f"there is no shared module `{feed.ident.name}`"
+            raise DiagnosticError(error("unknown-share", message, feed.ident.span, help=hint))
+        if feed.args:
+            raise DiagnosticError(error("wrong-arguments", "a use of a shared module takes no fields", feed.span))
+        made = self._sublayer(replace(sublayer, feed=None), env)
+        if len(made) != 1 or made[0].share is not None:
+            message = "`<-` feeds one sublayer, and this is a sequence or fed already"
+            raise DiagnosticError(error("sequence-in-parallel", message, sublayer.span))
+        return (replace(made[0], share=self.shares[feed.ident.name]),)
+
     def _branch(self, branch: Branch, env: Environment) -> DraftLayer:
         head, *rest = branch.words
         name = head.ident.name
@@ -132,6 +178,10 @@ class Macros:
             message = f"a layer begins with a kind, not with a value for `{name}`"
             hint = f"known kinds: {', '.join(Kind.known)}"
             raise DiagnosticError(error("not-a-layer", message, head.span, help=hint))
+        if name in self.shares:
+            if head.args or rest:
+                raise DiagnosticError(error("wrong-arguments", "a use of a shared module takes no fields", branch.span))
+            return (DraftSublayer((), self.shares[name]),)
         if name in self.layers:
             layer = self.layers[name]
         elif name in Kind.known:
@@ -158,7 +208,7 @@ class Macros:
         return layer
 
     def _unknown(self, ident: Ident) -> Diagnostic:
-        known = [*self.layers, *self.groups, *Kind.known]
+        known = [*self.layers, *self.groups, *self.shares, *Kind.known]
         near = nearest(ident.name, known)
         hint = f"did you mean `{near}`?" if near else f"known layers: {', '.join(dict.fromkeys(known))}"
         return error("unknown-layer", f"there is no layer `{ident.name}`", ident.span, help=hint)
@@ -197,7 +247,3 @@ def _arguments(draft: Draft) -> tuple[Arg, ...]:
         elif not isinstance(step, Word):
             found += step
     return tuple(found)
-
-
-def _later(what: str, span: Span) -> Diagnostic:
-    return error("not-yet", f"{what} parse, but this version cannot build them yet", span)

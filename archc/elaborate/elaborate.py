@@ -5,13 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 
 from archc.diagnostics import Diagnostic, DiagnosticError, Report, Span, error
-from archc.elaborate.assemble import LayerPlan, build_epilogue, build_layer, build_prologue, d_model_axis
+from archc.elaborate.assemble import (
+    EMBED,
+    LayerPlan,
+    SharedUse,
+    Sublayer,
+    build_epilogue,
+    build_layer,
+    build_prologue,
+    d_model_axis,
+)
 from archc.elaborate.bind import Environment
 from archc.elaborate.draft import (
     Draft,
     DraftLayer,
     DraftSublayer,
     Macros,
+    ShareDraft,
     from_value,
     from_word,
     is_channel_mixer,
@@ -19,7 +29,7 @@ from archc.elaborate.draft import (
     members_of,
 )
 from archc.elaborate.settings import ModelSettings, SettingsReader
-from archc.elaborate.stack import StackBuilder, Suffix, roll
+from archc.elaborate.stack import CopyCounter, Counter, Phases, StackBuilder, Suffix, roll
 from archc.grammar.tree import Block, Let, Model, Name, NoneLiteral, Setting, Share, Spec, Word
 from archc.ir.graph import Graph, Layer, Settings, Stack, counts
 from archc.ir.values import constant_axis
@@ -42,7 +52,7 @@ class Elaborator:
 
     def run(self) -> Graph:
         """The graph. Raises DiagnosticError with every finding."""
-        self._reject_what_is_not_here_yet()
+        self._one_model()
         self._lets()
         self.settings: ModelSettings | None = None
         try:
@@ -54,7 +64,12 @@ class Elaborator:
         if not blocks:
             message = "a spec needs at least one `block`"
             self.report.add(error("missing-block", message, self.end, help="add a line: block x4 < mamba >"))
+        shares = self.macros.shares.values()
+        self.reads_embedding = any(share.fields.reads_embedding for share in shares)
+        self.counters: list[Counter] = [CopyCounter(share.name, share.copies) for share in shares]
+        self.phases: Phases = tuple(0 for _ in shares)
         stack = tuple(element for block in blocks for element in self._block(block))
+        self._all_copies_used(stack)
         self.report.raise_if_errors()
         assert self.settings is not None
         return self._graph(self.settings, roll(stack))
@@ -76,6 +91,7 @@ class Elaborator:
             stack,
             build_epilogue(settings, vocab, d_model),
             self._defaults(settings),
+            (EMBED,) if self.reads_embedding else (),
         )
 
     def _name(self) -> str:
@@ -93,12 +109,9 @@ class Elaborator:
 
     # --- parts of the spec -------------------------------------------------------------------------
 
-    def _reject_what_is_not_here_yet(self) -> None:
+    def _one_model(self) -> None:
         names: set[str] = set()
         for statement in self.spec.statements:
-            if isinstance(statement, Share):
-                message = "`share` parses, but this version cannot build it yet"
-                self.report.add(error("not-yet", message, statement.span))
             if isinstance(statement, Model):
                 if names:
                     self.report.add(error("two-models", "a spec describes one model", statement.span))
@@ -108,11 +121,13 @@ class Elaborator:
         reserved = {*fields_of(ModelSettings), *(f for kind in Kind.known.values() for f in fields_of(kind))}
         reserved -= {*Kind.known, *Part.known} & set(Kind.known)
         for statement in self.spec.statements:
-            if isinstance(statement, Let):
-                try:
+            try:
+                if isinstance(statement, Let):
                     self.macros.define(statement, self.env, reserved)
-                except DiagnosticError as failure:
-                    self.report.add(*failure.diagnostics)
+                elif isinstance(statement, Share):
+                    self.macros.define_share(statement, self.env)
+            except DiagnosticError as failure:
+                self.report.add(*failure.diagnostics)
 
     def _mlp_draft(self) -> Draft | None:
         statement = self.reader.statements.get("mlp")
@@ -123,17 +138,29 @@ class Elaborator:
         builder = StackBuilder(self.macros, self.env, self._resolve, self.report)
         repeat = block.repeat.count if block.repeat else 1
         try:
-            return builder.bracket(block.items, repeat, block.suffix, [], ())[0]
+            stack, self.phases = builder.bracket(block.items, repeat, block.suffix, self.counters, self.phases)
+            return stack
         except DiagnosticError as failure:
             self.report.add(*failure.diagnostics)
             return ()
 
+    def _all_copies_used(self, stack: tuple[Stack, ...]) -> None:
+        sublayers = [sublayer for layer in counts(stack) for sublayer in plan_of(layer).sublayers]
+        used = {(s.share.name, s.share.copy) for s in sublayers if s.share is not None}
+        for share in self.macros.shares.values():
+            copies = sum(name == share.name for name, _ in used)
+            if copies < share.copies and not self.report.errors:
+                message = f"`{share.name}` has {share.copies} copies, and the stack uses {copies or 'none'} of them"
+                hint = f"write x{copies}" if copies else "use it, or remove it"
+                self.report.add(error("unused-copies", message, share.span, help=hint))
+
     # --- one layer ---------------------------------------------------------------------------------
 
-    def _resolve(self, members: DraftLayer, suffixes: list[Suffix], span: Span) -> Layer | None:
+    def _resolve(self, members: DraftLayer, suffixes: list[Suffix], copies: dict[str, int]) -> Layer | None:
         """The layer that `members` and the suffixes that speak of it describe; outer suffixes are weaker."""
         mixer: Draft | None = self.mlp
-        own_mixer = any(map(is_channel_mixer, members_of(members)))
+        stands_alone = any(sublayer.share is not None and not sublayer.branches for sublayer in members)
+        own_mixer = stands_alone or any(map(is_channel_mixer, members_of(members)))
         saying: Suffix | None = None
         fields: list[Suffix] = []
         for suffix in suffixes:
@@ -155,11 +182,27 @@ class Elaborator:
             return None
         plan = []
         for sublayer in members:
-            kinds = [self._bind(member) for member in sublayer.branches]
-            plan.append(tuple(kind for kind in kinds if kind is not None))
-            if len(plan[-1]) != len(kinds):
+            kinds = self._kinds(sublayer)
+            use = self._use(sublayer.share, copies) if sublayer.share else None
+            if kinds is None or (sublayer.share and not use):
                 return None
+            plan.append(Sublayer(kinds, use))
         return self._layer(tuple(plan))
+
+    def _kinds(self, sublayer: DraftSublayer) -> tuple[Kind, ...] | None:
+        bound = [self._bind(member) for member in sublayer.branches]
+        kinds = tuple(kind for kind in bound if kind is not None)
+        return kinds if len(kinds) == len(bound) else None
+
+    def _use(self, share: ShareDraft, copies: dict[str, int]) -> SharedUse | None:
+        """The next use of a shared module; a second one in the same layer takes the copy after."""
+        sublayers = [self._kinds(sublayer) for sublayer in share.layer]
+        if any(kinds is None for kinds in sublayers):
+            return None
+        copy = copies[share.name]
+        copies[share.name] = (copy + 1) % share.copies
+        known = tuple(kinds for kinds in sublayers if kinds is not None)
+        return SharedUse(share.name, share.copies, copy, share.fields, known)
 
     def _say(self, members: DraftLayer, suffix: Suffix) -> DraftLayer:
         """Put a suffix word below what the members that own it already say."""
@@ -199,12 +242,12 @@ class Elaborator:
         self.bound[draft] = kind
         return kind
 
-    def _layer(self, sublayers: tuple[tuple[Kind, ...], ...]) -> Layer:
+    def _layer(self, sublayers: tuple[Sublayer, ...]) -> Layer:
         assert self.settings is not None
         branch = self.settings.residual.branch
-        plan = LayerPlan(sublayers, self.settings.norm, None if branch is None else float(branch))
+        plan = LayerPlan(sublayers, self.settings.norm, None if branch is None else float(branch), self.reads_embedding)
         if plan not in self.layers:
-            text = " + ".join(" || ".join(kind.keyword for kind in kinds) for kinds in sublayers)
+            text = " + ".join(map(_sublayer_text, sublayers))
             self.layers[plan] = build_layer(plan, d_model_axis(self.settings), text)
         return self.layers[plan]
 
@@ -212,6 +255,13 @@ class Elaborator:
 def plan_of(layer: Layer) -> LayerPlan:
     assert isinstance(layer.identity, LayerPlan)
     return layer.identity
+
+
+def _sublayer_text(sublayer: Sublayer) -> str:
+    text = " || ".join(kind.keyword for kind in sublayer.kinds)
+    if sublayer.share is None:
+        return text
+    return f"{text} <- {sublayer.share.name}" if text else sublayer.share.name
 
 
 def elaborate(spec: Spec, overrides: tuple[Setting, ...] = ()) -> tuple[Graph, list[Diagnostic]]:

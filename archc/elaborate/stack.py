@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
-from archc.diagnostics import Diagnostic, DiagnosticError, Report, Span, error
+from archc.diagnostics import Diagnostic, DiagnosticError, Report, error
 from archc.elaborate.bind import Environment
 from archc.elaborate.constants import evaluate
 from archc.elaborate.draft import DraftLayer, Macros
@@ -43,8 +43,18 @@ class Suffix:
         return (phase + 1) % self.period
 
 
+@dataclass(frozen=True)
+class CopyCounter:
+    """Which copy of a shared module comes next. It runs on across brackets, repeats and blocks."""
+
+    name: str
+    copies: int
+
+
 Phases = tuple[int, ...]
-Resolve = Callable[[DraftLayer, list[Suffix], Span], Layer | None]
+Expanded = tuple[tuple[Stack, ...], Phases]
+Counter = Suffix | CopyCounter
+Resolve = Callable[[DraftLayer, list[Suffix], dict[str, int]], Layer | None]
 
 
 class StackBuilder:
@@ -58,11 +68,11 @@ class StackBuilder:
         self._elements = 0
 
     def bracket(
-        self, items: tuple[Item, ...], repeat: int, words: tuple[Word, ...], outer: list[Suffix], phases: Phases
-    ) -> tuple[tuple[Stack, ...], Phases]:
+        self, items: tuple[Item, ...], repeat: int, words: tuple[Word, ...], outer: list[Counter], phases: Phases
+    ) -> Expanded:
         """`< items > xN words` inside brackets whose suffixes stand at `phases`."""
         own = [suffix for word in words if (suffix := self._suffix(word)) is not None]
-        active = [*outer, *own]
+        active: list[Counter] = [*outer, *own]
         start = (*phases, *(0 for _ in own))
         passes: list[tuple[Stack, ...]] = []
         seen: dict[Phases, int] = {}
@@ -86,14 +96,14 @@ class StackBuilder:
                 self.report.add(_without_effect(suffix.word))
         return roll(tuple(result)), now[: len(outer)]
 
-    def _items(self, items: tuple[Item, ...], active: list[Suffix], phases: Phases) -> tuple[tuple[Stack, ...], Phases]:
+    def _items(self, items: tuple[Item, ...], active: list[Counter], phases: Phases) -> Expanded:
         result: list[Stack] = []
         for item in items:
             elements, phases = self._item(item, active, phases)
             result += elements
         return tuple(result), phases
 
-    def _item(self, item: Item, active: list[Suffix], phases: Phases) -> tuple[tuple[Stack, ...], Phases]:
+    def _item(self, item: Item, active: list[Counter], phases: Phases) -> Expanded:
         repeat = item.repeat.count if item.repeat else 1
         if isinstance(item, Group):
             return self.bracket(item.items, repeat, item.suffix, active, phases)
@@ -105,15 +115,18 @@ class StackBuilder:
             return self.bracket((plain,), repeat, item.suffix, active, phases)
         return self._leaf(item, active, phases)
 
-    def _leaf(self, item: Single, active: list[Suffix], phases: Phases) -> tuple[tuple[Stack, ...], Phases]:
+    def _leaf(self, item: Single, active: list[Counter], phases: Phases) -> Expanded:
         self._elements += 1
         if self._elements > MAX_ELEMENTS:
             message = f"the suffixes of this block only come around after more than {MAX_ELEMENTS} layers"
             raise DiagnosticError(error("period-too-long", message, item.span, help="use smaller or related periods"))
-        after = tuple(suffix.next(phase) for suffix, phase in zip(active, phases, strict=True))
-        saying = [suffix for suffix, phase in zip(active, phases, strict=True) if suffix.applies(phase)]
+        saying = [s for s, phase in zip(active, phases, strict=True) if isinstance(s, Suffix) and s.applies(phase)]
+        copies = {c.name: phase for c, phase in zip(active, phases, strict=True) if isinstance(c, CopyCounter)}
+        after = phases
         try:
-            layer = self.resolve(self.macros.layer(item.layer, self.env), saying, item.span)
+            draft = self.macros.layer(item.layer, self.env)
+            after = _advance(active, phases, [made.share.name for made in draft if made.share])
+            layer = self.resolve(draft, saying, copies)
         except DiagnosticError as failure:
             self.report.add(*failure.diagnostics)
             for suffix in saying:
@@ -160,6 +173,14 @@ class StackBuilder:
             message = f"this counts layers, so it is a whole number from {least} on"
             raise DiagnosticError(error("not-a-count", message, expr.span))
         return int(value)
+
+
+def _advance(active: list[Counter], phases: Phases, uses: list[str]) -> Phases:
+    """The phases one layer later; `uses` are the shared modules that the layer runs."""
+    return tuple(
+        (phase + uses.count(counter.name)) % counter.copies if isinstance(counter, CopyCounter) else counter.next(phase)
+        for counter, phase in zip(active, phases, strict=True)
+    )
 
 
 def roll(stack: tuple[Stack, ...]) -> tuple[Stack, ...]:

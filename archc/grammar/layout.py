@@ -24,7 +24,7 @@ STATEMENT_WORDS = frozenset({"MODEL", "LET", "SHARE", "BLOCK"})
 _CONTINUES = frozenset({*OPENERS, "COMMA", "PLUS", "MINUS", "STAR", "SLASH", "EQUAL", "PARALLEL", "FEED", "DOTS"})
 
 MAX_NESTING = 64  # brackets; everything behind the parser may recurse over the tree
-MAX_REWINDS = 8  # unclosed brackets in one source after which the rest of it is not looked at
+MAX_REWINDS = 16  # unclosed brackets in one source after which the rest of it is not looked at
 
 
 @dataclass(slots=True)
@@ -67,6 +67,8 @@ class _Splitter:
         lexemes = self.lexemes
         while self.at < len(lexemes):
             lexeme = lexemes[self.at]
+            if self.open and 0 <= lexeme.indent <= self.indent and lexeme.type in STATEMENT_WORDS:
+                return self._rewind(self.at)
             if lexeme.indent >= 0:
                 self._line(lexeme)
             if lexeme.type == "SEMICOLON":
@@ -77,15 +79,12 @@ class _Splitter:
         if not self.open:
             self._end()
             return None
-        return self._rewind()
+        return self._rewind(None)
 
     def _line(self, lexeme: Lexeme) -> None:
         """A new line begins: does a statement end before it?"""
-        if lexeme.indent <= self.indent:
-            if self.open and lexeme.type in STATEMENT_WORDS:
-                self._unclosed(lexeme)
-            if not self.open:
-                self._end()
+        if lexeme.indent <= self.indent and not self.open:
+            self._end()
         self.line_indent = lexeme.indent
 
     def _semicolon(self, lexeme: Lexeme) -> None:
@@ -134,14 +133,16 @@ class _Splitter:
         while self.open:
             self._supply_closer(before or self.lexemes[-1])
 
-    def _rewind(self) -> int | None:
-        """At the end with open brackets: the statement probably ended at an earlier line."""
+    def _rewind(self, limit: int | None) -> int | None:
+        """A bracket proves unclosed before `limit` (or the end): the statement probably ended at an earlier line."""
         lexemes = self.lexemes
         first = next(i for i in range(self.began, len(lexemes)) if lexemes[i] is self.open[0])
-        for i in range(first + 1, len(lexemes)):
+        for i in range(first + 1, len(lexemes) if limit is None else limit):
             begins_line = 0 <= lexemes[i].indent <= self.indent
             if begins_line and lexemes[i - 1].type not in _CONTINUES and lexemes[i].type not in CLOSERS:
                 return self._cut(i)
+        if limit is not None:
+            return self._cut(limit)
         self._unclosed(None)
         self._end()
         return None
@@ -179,7 +180,8 @@ def _unclosed(openers: list[Lexeme], before: Lexeme | None) -> Diagnostic:
     if before is not None:
         labels.append(Label(before.span, "before this"))
     message = f"A `{SIGNS[opener.type]}` is never closed."
-    way_out = f"add a `{SIGNS[OPENERS[opener.type]]}`"
+    closers = " ".join(SIGNS[OPENERS[open_.type]] for open_ in reversed(openers[-4:]))
+    way_out = f"add a `{closers}`" if not outer else f"close them: `{closers}`"
     return error("unclosed-bracket", message, opener.span, "opened here", *labels, help=way_out)
 
 

@@ -61,6 +61,6 @@ def _way_out(place: Place) -> str | None:
 
 def _unexpected(place: Place) -> Diagnostic:
     way_out = _way_out(place)
-    if place.kind == "$END":
-        return error("unexpected-end", "The statement ends too early.", place.at.span, help=way_out)
-    return error("unexpected-token", f"`{place.at.text[:50]}` cannot stand here.", place.at.span, help=way_out)
+    early = place.kind == "$END"
+    message = "The statement ends too early." if early else f"`{place.at.text[:50]}` cannot stand here."
+    return error("unexpected-token", message, place.at.span, help=way_out)

@@ -148,28 +148,35 @@ def _outside(lexemes: list[Lexeme]) -> list[Lexeme]:
 
 def bare_sum(place: Place) -> Diagnostic | None:
     """`dt_rank=d_model/16 + 1`: outside parentheses a `+` joins sublayers."""
-    if place.index == 0 or place.inside not in ("", "LESS") or place.head not in ("LET", "SHARE", "BLOCK"):
-        return None
     after_plus = place.before_kind == "PLUS" and place.kind in ("NUMBER", "MINUS", "LPAR", "LSQB")
-    if not after_plus and place.kind not in OPERATORS - {"PLUS"}:
+    equal = _field(place) if after_plus or place.kind in OPERATORS - {"PLUS"} else None
+    if equal is None or place.before is None:
         return None
+    last = place.index
+    while last + 1 < len(place.lexemes) and place.lexemes[last + 1].type in OPERATORS | {"NUMBER"}:
+        last += 1
     return error(
         "bare-sum",
         "Outside parentheses a `+` joins sublayers, and a value takes only `*` and `/`.",
-        place.before.span if after_plus and place.before else place.at.span,
-        help=f"put the value into parentheses: `{_in_parentheses(place)}`",
+        place.before.span if after_plus else place.at.span,
+        help=f"put the value into parentheses: `{place.lexemes[equal - 1].text[:40]}=({place.text(equal + 1, last)})`",
     )
 
 
-def _in_parentheses(place: Place) -> str:
-    """The field that the place is in, with its value in parentheses."""
-    for i in range(place.index - 1, 1, -1):
-        if place.lexemes[i].type == "EQUAL" and place.lexemes[i - 1].type == "NAME" and i + 1 < place.index:
-            last = place.index
-            while last + 1 < len(place.lexemes) and place.lexemes[last + 1].type in OPERATORS | {"NUMBER"}:
-                last += 1
-            return f"{place.lexemes[i - 1].text[:40]}=({place.text(i + 1, last)})"
-    return "dt_rank=(d_model/16 + 1)"
+def _field(place: Place) -> int | None:
+    """The index of the `=` of the field whose value the place is in, outside parentheses."""
+    if place.inside not in ("", "LESS"):
+        return None
+    depth = 0
+    for i in range(place.index - 1, 0, -1):
+        kind = place.lexemes[i].type
+        depth += (kind in CLOSERS) - (kind in OPENERS)
+        if depth < 0 or (depth == 0 and kind == "COMMA"):
+            return None
+        if depth == 0 and kind == "EQUAL":
+            defines = place.head in ("LET", "SHARE") and _outside(place.lexemes[:i])[-1:] == place.lexemes[i - 1 : i]
+            return None if defines and all(x.type != "EQUAL" for x in _outside(place.lexemes[:i])) else i
+    return None
 
 
 def feed(place: Place) -> Diagnostic | None:

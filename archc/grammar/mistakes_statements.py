@@ -108,7 +108,7 @@ def equals(place: Place) -> Diagnostic | None:
     """`vocab = 65536`, and `let mamba mamba(...)`."""
     if place.head == "NAME" and place.index == 1 and place.kind == "EQUAL":
         name = place.lexemes[0].text[:50]
-        value = place.text(2, 2) if place.after else "65536"
+        value = place.text(2, len(place.lexemes)) if place.after else "65536"
         return error("setting-equals", "A setting takes no `=`.", place.at.span, help=f"write `{name} {value}`")
     if place.head in ("LET", "SHARE") and not place.inside and "EQUAL" in place.expected and place.index >= 2:
         if any(lexeme.type == "EQUAL" for lexeme in place.lexemes[: place.index]):

@@ -82,7 +82,7 @@ def _zero_count(lexeme: Lexeme) -> Diagnostic:
 def explain_bad_number(lexeme: Lexeme) -> Diagnostic:
     """A word that starts like a number and is none: an unknown unit, a stray dot, another notation."""
     match = _NUMBER.match(lexeme.text)
-    if match and match.end() == len(lexeme.text) and match[3] not in UNITS:
+    if match and match.end() == len(lexeme.text) and match[3] not in (*UNITS, "e", "E"):
         return _unknown_unit(lexeme, match[3])
     return error(
         "bad-number",

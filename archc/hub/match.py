@@ -7,21 +7,31 @@ default that nobody needs to say; and if every tensor has exactly one name there
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from archc.hub.facts import GraphFacts, IrregularError, facts_of
 from archc.hub.family import Family
-from archc.hub.rules import RULES, Fact
+from archc.hub.rules import REPHRASED, RULES, Fact
 from archc.ir.graph import Graph
 
 
 @dataclass(frozen=True)
 class Match:
-    """A family and what it says of a graph: its config.json, and the rows for the tensors that there are."""
+    """A family and what it says of a graph: its config.json, and the rows for the tensors that there are.
+
+    `alike` are further families that say all of it under the same names, and what their config.json says otherwise.
+    """
 
     family: Family
     config: Mapping[str, object]
     rows: tuple[tuple[str, str], ...]
+    alike: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+
+    @property
+    def rephrased(self) -> tuple[str, ...]:
+        """Keys that another config.json of the same function may say in other words."""
+        keys = (key for key in self.family.keys if REPHRASED.issuperset(key.ours))
+        return tuple(sorted(key.name for key in keys if key.name in self.config))
 
 
 def best(graph: Graph, families: tuple[Family, ...]) -> Match | None:
@@ -30,8 +40,16 @@ def best(graph: Graph, families: tuple[Family, ...]) -> Match | None:
         facts = facts_of(graph)
     except IrregularError:
         return None
-    matches = (matched(facts, family) for family in families)
-    return next((match for match in matches if match is not None), None)
+    found = [match for family in families if (match := matched(facts, family)) is not None]
+    if not found:
+        return None
+    first, *others = found
+    alike = {
+        other.family.name: {key: value for key, value in other.config.items() if first.config.get(key, ...) != value}
+        for other in others
+        if other.rows == first.rows
+    }
+    return replace(first, alike=alike)
 
 
 def matched(facts: GraphFacts, family: Family) -> Match | None:

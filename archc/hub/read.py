@@ -114,7 +114,7 @@ def _architectures(config: Mapping[str, object], family: Family) -> Iterator[tup
 
 def _fits(value: object, key: Key) -> bool:
     if value is None or value == "auto":
-        return bool(key.null)
+        return bool(key.null) and (value == "auto") == (key.absent == "auto")
     if key.type == "bool":
         return isinstance(value, bool)
     if isinstance(value, bool):

@@ -7,6 +7,10 @@ from collections.abc import Callable, Mapping
 Fact = bool | int | float | str | None
 Facts = Mapping[str, Fact]
 
+# Facts that a config.json can put in other words, and that the names and shapes of the tensors show by themselves:
+# periods of few layers, a rank given as "auto". And the context, which is a promise about training.
+REPHRASED = frozenset({"context", "mamba.dt_rank", "attn.every", "attn.offset", "moe.every", "moe.offset"})
+
 
 def whole(facts: Facts, path: str) -> int:
     """A fact that is a size."""

@@ -42,8 +42,8 @@ def spec_text(family: Family, facts: Facts, name: str) -> str:
 
 def spec_name(name: str) -> str:
     """`name` as a word of the language: `Jamba-v0.1` is jamba_v0_1."""
-    word = re.sub("[^a-z0-9]+", "_", name.lower()).strip("_")[:60]
-    word = word if word and not word[0].isdigit() else f"model_{word}".rstrip("_")
+    word = re.sub("[^a-z0-9]+", "_", name.lower()).strip("_")[:60] or "imported"
+    word = f"model_{word}" if word[0].isdigit() else word
     try:
         parse(Source("name", f"model {word}\n"))
     except DiagnosticError:  # a word of the grammar's own, such as `block`

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from types import CodeType, FrameType
 
-from archc.ir.graph import Node, OpGraph, Scope
+from archc.ir.graph import Node, OpGraph, Scope, Shared
 from archc.ir.op import Op
 from archc.ir.size import Size, as_size
 from archc.ir.values import Axis, Value
@@ -31,8 +31,9 @@ class Body:
         self._nodes: list[Node] = []
         self._scopes: list[Scope] = []
         self._path: list[str] = []
-        self._programs: list[CodeType] = []
+        self._programs: list[CodeType | None] = []
         self._names: dict[Value, str] = {}
+        self._per_use = False
 
     def axis(self, name: str, size: Size | int) -> Axis:
         """A named axis; it keeps the expression that defines its size."""
@@ -42,7 +43,7 @@ class Body:
         """Append `op`; its outputs in order."""
         self._learn_names()
         outputs = tuple(Value(result.axes, type=result.type) for result in op.results(*inputs))
-        self._nodes.append(Node(op, inputs, outputs, ".".join(self._path)))
+        self._nodes.append(Node(op, inputs, outputs, ".".join(self._path), self._per_use))
         return outputs
 
     def one(self, op: Op, *inputs: Value) -> Value:
@@ -51,17 +52,34 @@ class Body:
         return output
 
     @contextmanager
-    def scope(self, name: str, class_name: str, doc: str, identity: object, program: CodeType) -> Iterator[None]:
-        """Run a layer kind's program as the submodule `name`; `program` is the code whose variables name the values."""
+    def scope(
+        self,
+        name: str,
+        class_name: str,
+        doc: str,
+        identity: object,
+        program: CodeType | None = None,
+        shared: Shared | None = None,
+    ) -> Iterator[None]:
+        """Run a program as the submodule `name`; `program` is the code whose variables name the values."""
         self._learn_names()
         self._path.append(name)
         self._programs.append(program)
-        self._scopes.append(Scope(".".join(self._path), class_name, doc, identity))
+        self._scopes.append(Scope(".".join(self._path), class_name, doc, identity, shared))
         try:
             yield
         finally:
             self._path.pop()
             self._programs.pop()
+
+    @contextmanager
+    def per_use(self) -> Iterator[None]:
+        """Weights made inside belong to the layer that uses a shared module, not to the module."""
+        before, self._per_use = self._per_use, True
+        try:
+            yield
+        finally:
+            self._per_use = before
 
     def finish(self, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> tuple[OpGraph, tuple[Scope, ...]]:
         """The graph, with every value under its author's name."""
@@ -73,7 +91,7 @@ class Body:
             return renamed[value]
 
         nodes = tuple(
-            Node(node.op, tuple(map(named, node.inputs)), tuple(map(named, node.outputs)), node.scope)
+            replace(node, inputs=tuple(map(named, node.inputs)), outputs=tuple(map(named, node.outputs)))
             for node in self._nodes
         )
         return OpGraph(tuple(map(named, inputs)), tuple(map(named, outputs)), nodes), tuple(self._scopes)
@@ -85,14 +103,15 @@ class Body:
 
     def _learn_names(self) -> None:
         """Look at the variables of the running programs, outermost first; the first name that a value had stays."""
-        if not self._programs:
+        running = self._programs[-1] if self._programs else None
+        if running is None:
             return
         programs: list[FrameType] = []
         frame: FrameType | None = sys._getframe(2)
         while frame is not None:
-            if frame.f_code.co_name == self._programs[-1].co_name:
+            if frame.f_code.co_name == running.co_name:
                 programs.append(frame)
-            if frame.f_code is self._programs[-1]:
+            if frame.f_code is running:
                 break
             frame = frame.f_back
         for program in reversed(programs):

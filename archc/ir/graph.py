@@ -24,6 +24,7 @@ class Node:
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
     scope: str = ""
+    per_use: bool = False  # inside a shared module: its weights belong to the layer that uses it
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,16 @@ class Scope:
     class_name: str
     doc: str
     identity: object
+    shared: Shared | None = None
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A module whose weights are stored once for all layers that use it; this use runs its copy number `copy`."""
+
+    name: str
+    copies: int
+    copy: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +149,7 @@ class Graph:
     stack: tuple[Stack, ...]
     epilogue: OpGraph
     defaults: tuple[str, ...] = ()  # defaults that the spec left open, as the report shows them
+    invariants: tuple[str, ...] = ()  # what every layer reads beside the carry: `embed`, the embedded tokens
 
 
 def uses(stack: tuple[Stack, ...], times: int = 1) -> Iterator[tuple[Layer, int]]:
@@ -165,6 +177,32 @@ def unrolled(stack: tuple[Stack, ...]) -> Iterator[Layer]:
         else:
             for _ in range(element.count):
                 yield from unrolled(element.body)
+
+
+def shared_scope(layer: Layer, node: Node) -> Scope | None:
+    """The shared module that stores the weights of `node`, if the layer does not."""
+    if node.per_use:
+        return None
+    root = node.scope.split(".")[0]
+    return next((scope for scope in layer.scopes if scope.name == root and scope.shared is not None), None)
+
+
+def owned_nodes(layer: Layer) -> tuple[Node, ...]:
+    """The nodes whose weights the layer itself stores."""
+    return tuple(node for node in layer.graph.nodes if shared_scope(layer, node) is None)
+
+
+def shared_modules(graph: Graph) -> dict[str, tuple[int, tuple[Node, ...]]]:
+    """Every shared module by name: how many copies are stored, and the nodes whose weights one copy holds."""
+    found: dict[str, tuple[int, tuple[Node, ...]]] = {}
+    for layer in counts(graph.stack):
+        for node in layer.graph.nodes:
+            scope = shared_scope(layer, node)
+            if scope is None or scope.shared is None or scope.shared.name in found:
+                continue
+            nodes = tuple(n for n in layer.graph.nodes if shared_scope(layer, n) is scope)
+            found[scope.shared.name] = (scope.shared.copies, nodes)
+    return found
 
 
 def op_graphs(graph: Graph) -> Iterator[OpGraph]:

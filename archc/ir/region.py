@@ -53,5 +53,6 @@ def fuse(
     """`graph` with `members` contracted to one node of type `region`."""
     order = {id(node): i for i, node in enumerate(graph.nodes)}
     inside = tuple(sorted(members, key=lambda node: order[id(node)]))
-    node = Node(region(inner=OpGraph(inputs, outputs, inside)), inputs, outputs, inside[0].scope)
+    first = inside[0]
+    node = Node(region(inner=OpGraph(inputs, outputs, inside)), inputs, outputs, first.scope, first.per_use)
     return graph.contract(inside, node)

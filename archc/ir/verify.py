@@ -16,7 +16,8 @@ def verify(graph: Graph, after: str) -> Graph:
     """`graph`, if every op graph in it is well formed and the layers fit each other."""
     for op_graph in op_graphs(graph):
         _verify_program(op_graph, after)
-    carry = {(len(layer.graph.inputs), len(layer.graph.outputs)) for layer in counts(graph.stack)}
+    extra = len(graph.invariants)
+    carry = {(len(layer.graph.inputs) - extra, len(layer.graph.outputs)) for layer in counts(graph.stack)}
     carry.add((len(graph.epilogue.inputs), len(graph.epilogue.inputs)))
     if len(carry) != 1:
         raise InvalidGraphError(f"after {after}: layers disagree on what they hand on: {sorted(carry)}")

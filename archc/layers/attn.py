@@ -8,7 +8,7 @@ from fractions import Fraction
 from archc.ir.body import Body
 from archc.ir.values import Value
 from archc.layers.kind import Mixer, Norm, Problem
-from archc.layers.parts import Heads, Rope
+from archc.layers.parts import Heads, Lora, Rope
 from archc.ops.attention import attention, merge_heads, rope, split_heads
 from archc.ops.linear import linear, out_linear
 
@@ -24,6 +24,7 @@ class Attention(Mixer, keyword="attn"):
     bias: bool = field(default=False, metadata={"doc": "bias of the q, k and v projections"})
     out_bias: bool = field(default=False, metadata={"doc": "bias of the output projection"})
     qk_norm: Norm | None = field(default=None, metadata={"doc": "norm of each query and key head"})
+    lora: Lora | None = field(default=None, metadata={"doc": "low-rank adapters on q, k, v"})
     scale: Fraction | None = field(default=None, metadata={"doc": "of the scores; 1 / sqrt(d_head) unless given"})
 
     def forward(self, b: Body, h: Value) -> Value:
@@ -34,6 +35,10 @@ class Attention(Mixer, keyword="attn"):
         kv_width = b.axis("n_kv_heads*d_head", n_kv_heads.symbol * d_head.symbol)
         k = linear(b, "k_proj", h, to=kv_width, bias=self.bias)
         v = linear(b, "v_proj", h, to=kv_width, bias=self.bias)
+        if self.lora is not None:
+            (q,) = self.lora.adapt(b, "q", h, q)
+            (k,) = self.lora.adapt(b, "k", h, k)
+            (v,) = self.lora.adapt(b, "v", h, v)
         q = split_heads(b, q, n_heads, d_head)
         k = split_heads(b, k, n_kv_heads, d_head)
         v = split_heads(b, v, n_kv_heads, d_head)

@@ -113,8 +113,8 @@ class FieldInfo:
     """A field as the language sees it."""
 
     name: str
+    attribute: str  # the name in Python: `in` is `in_`
     type: Any
-    default: Any
     required: bool
     doc: str
 
@@ -127,8 +127,9 @@ def fields_of(cls: type[Kind] | type[Part]) -> dict[str, FieldInfo]:
     if cls not in _fields:
         hints = get_type_hints(cls)
         own_first = sorted(fields(cls), key=lambda f: bool(f.metadata.get("late")))
-        _fields[cls] = {
-            f.name: FieldInfo(f.name, hints[f.name], f.default, f.default is MISSING, f.metadata.get("doc", ""))
+        infos = [
+            FieldInfo(f.name.rstrip("_"), f.name, hints[f.name], f.default is MISSING, f.metadata.get("doc", ""))
             for f in own_first
-        }
+        ]
+        _fields[cls] = {info.name: info for info in infos}
     return _fields[cls]

@@ -11,6 +11,7 @@ from typing import ClassVar
 from archc.ir.body import Body
 from archc.ir.values import Value
 from archc.layers.kind import ChannelMixer
+from archc.layers.parts import Lora
 from archc.ops.linear import linear, out_linear
 from archc.ops.pointwise import activation, mul
 
@@ -22,11 +23,14 @@ class GatedMLP(ChannelMixer):
     function: ClassVar[str] = ""
     d_ff: int = field(metadata={"doc": "hidden width"})
     bias: bool = field(default=False, metadata={"doc": "biases of all three projections"})
+    lora: Lora | None = field(default=None, metadata={"doc": "a low-rank adapter on gate_up"})
 
     def forward(self, b: Body, h: Value) -> Value:
         d_ff = b.axis("d_ff", self.d_ff)
         gate = linear(b, "gate_proj", h, to=d_ff, bias=self.bias)
         up = linear(b, "up_proj", h, to=d_ff, bias=self.bias)
+        if self.lora is not None:
+            gate, up = self.lora.adapt(b, "gate_up", h, gate, up)
         y = mul(b, activation(b, self.function, gate), up)
         return out_linear(b, "down_proj", y, bias=self.bias)
 

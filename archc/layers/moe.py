@@ -16,9 +16,7 @@ from archc.ops.moe import combine, dispatch, route, stacked
 class MoE(ChannelMixer, keyword="moe"):
     """A mixture of experts: each token goes through `top_k` of `n_experts` networks (arXiv:1701.06538)."""
 
-    expert: ChannelMixer = field(
-        metadata={"doc": "one expert; the spec's mlp unless given", "setting": "mlp"}
-    )
+    expert: ChannelMixer = field(metadata={"doc": "one expert; the spec's mlp unless given", "setting": "mlp"})
     top_k: int = field(metadata={"doc": "experts per token"})
     n_experts: int = field(metadata={"doc": "routed experts"})
     router: Router = field(default=SoftmaxRouter(), metadata={"doc": "how experts are chosen"})

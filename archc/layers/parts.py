@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from archc.ir.body import Body
-from archc.ir.values import Value
+from archc.ir.values import Init, Value
 from archc.layers.kind import Norm, Part
+from archc.ops.linear import linear, linear_parts
 from archc.ops.norm import rms_norm
+from archc.ops.pointwise import add
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,3 +83,47 @@ class SoftmaxRouter(Router, keyword="softmax"):
     """Softmax over all experts, in at least fp32."""
 
     scores: ClassVar[str] = "softmax"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora(Part, keyword="lora"):
+    """A low-rank addition to projections (arXiv:2106.09685), unscaled: `W x + B (A x)`."""
+
+    rank: int = field(metadata={"doc": "rank of A and B"})
+    on: tuple[str, ...] = field(default=(), metadata={"doc": "projections that get one: q, k, v, gate_up"})
+
+    def adapt(self, b: Body, name: str, x: Value, *projected: Value) -> tuple[Value, ...]:
+        """`projected` with what the adapter `name` adds to each; a shared module has its own for each use."""
+        if name not in self.on:
+            return projected
+        with b.per_use():
+            low = linear(b, f"{name}_adapter_A", x, to=b.axis("rank", self.rank))
+            to = tuple(value.width for value in projected)
+            added = linear_parts(b, f"{name}_adapter_B", low, to=to, init=Init("zeros_"))
+        return tuple(add(b, value, more) for value, more in zip(projected, added, strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShareInput(Part):
+    """What a shared module reads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Concat(ShareInput, keyword="concat"):
+    """Two values side by side: `concat(h, embed)`."""
+
+    first: Literal["h", "embed"] = field(metadata={"doc": "h, the stream, or embed, the embedded tokens"})
+    second: Literal["h", "embed"] = field(metadata={"doc": "h or embed"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShareFields(Part):
+    """Fields of a `share`."""
+
+    in_: ShareInput | None = field(default=None, metadata={"doc": "what it reads; the stream unless given"})
+    residual: Literal["add"] | None = field(default="add", metadata={"doc": "none leaves out the residuals inside it"})
+    out: Literal["linear"] | None = field(default=None, metadata={"doc": "linear: each use projects its output"})
+
+    @property
+    def reads_embedding(self) -> bool:
+        return isinstance(self.in_, Concat) and "embed" in (self.in_.first, self.in_.second)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from archc.ir.body import Body
 from archc.ir.op import Op, Printer, Result
-from archc.ir.values import Value
+from archc.ir.size import add as sum_of
+from archc.ir.values import Axis, Value
 
 FUNCTIONAL = ("torch.nn", "functional as F")
 EXPRESSIONS = {
@@ -108,6 +109,29 @@ class Upcast(Pointwise):
     @property
     def label(self) -> str:
         return "upcast"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Concat(Op):
+    """Values side by side along the last axis."""
+
+    def results(self, *inputs: Value) -> tuple[Result, ...]:
+        name = "+".join(value.width.name for value in inputs)
+        return (Result((*inputs[0].axes[:-1], Axis(name, sum_of(*(v.width.symbol for v in inputs))))),)
+
+    def imports(self) -> tuple[tuple[str, str], ...]:
+        return (("torch", ""),)
+
+    def code(self, p: Printer) -> str:
+        return f"torch.cat([{', '.join(p.inputs)}], dim=-1)"
+
+    @property
+    def label(self) -> str:
+        return "concat"
+
+
+def concat(b: Body, *values: Value) -> Value:
+    return b.one(Concat(), *values)
 
 
 def activation(b: Body, function: str, x: Value) -> Value:

@@ -1,7 +1,7 @@
 """FLOPs: a multiply-add counts 2. What the mathematics needs, and what the generated kernels execute.
 
-Causal attention counts the pairs that are visible, `T (T + 1) / 2` of a whole sequence, windows likewise. The backward of
-kernels contains what they compute a second time. Look-ups, norms and pointwise operations count nothing.
+Causal attention counts the pairs that are visible, `T (T + 1) / 2` of a whole sequence, windows likewise. The backward
+of kernels contains what they compute a second time. Look-ups, norms and pointwise operations count nothing.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from archc.passes.workload import Workload
 class GroupFlops:
     """FLOPs of all layers of a group for the whole workload: all sequences, all tokens.
 
-    `model` is forward, without recomputation; `forward` and `backward` are what kernels execute; `decode` is one step of
-    the model at the end of the context, a single token for each sequence.
+    `model` is forward, without recomputation; `forward` and `backward` are what kernels execute; `decode` is one step
+    of the model at the end of the context, a single token for each sequence.
     """
 
     name: str

@@ -30,8 +30,17 @@ class AddNorm(Region):
         return f"{name}({delta}, {residual}, {p.weight(self.norm.path)}.weight, {self.norm.eps!r})"
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AddPending(Region):
+    """`residual + delta` where the sum itself is needed; there is no delta before the first layer."""
+
+    def code(self, p: Printer) -> str:
+        residual, delta = p.inputs
+        return f"{residual} if {delta} is None else {residual} + {delta}"
+
+
 def fuse_add_norm(graph: Graph) -> Graph:
-    """Rotate the whole stack, or leave it if a layer is not a chain of normed branches."""
+    """Rotate the whole stack, unless that is done already or a layer does not end in a residual add."""
     layers = {layer: _rotate(layer.graph) for layer in counts(graph.stack)}
     epilogue = _rotate(graph.epilogue)
     rotated = {layer: replace(layer, graph=changed) for layer, changed in layers.items() if changed is not None}
@@ -41,32 +50,54 @@ def fuse_add_norm(graph: Graph) -> Graph:
 
 
 def _rotate(graph: OpGraph) -> OpGraph | None:
-    """The program on (delta, residual), if every stream value feeds one norm and at most one add."""
-    if len(graph.inputs) != 1:
+    """The program on (delta, residual) in place of the stream, or None if the stream is not a chain of adds."""
+    stream, *invariants = graph.inputs
+    if stream.name == "delta":
         return None
-    (stream,) = graph.inputs
     residual, delta = replace(stream, name="residual", serial=-1 - stream.serial), Value(stream.axes, "delta")
-    inputs = (delta, residual)
-    replaced: dict[int, Node | None] = {}
-    while True:
-        norm = next((node for node in graph.consumers(stream) if isinstance(node.op, RMSNorm)), None)
-        add = next((n for n in graph.consumers(stream) if isinstance(n.op, Add) and n.inputs[0] is stream), None)
-        if norm is None or len(graph.consumers(stream)) != 1 + (add is not None):
-            return None
-        region, summed = _add_norm(norm, residual, delta)
-        replaced[id(norm)] = region
+    inputs = (delta, residual, *invariants)
+    placed: dict[int, tuple[Node, ...]] = {}
+    renamed: dict[Value, Value] = {}
+    while stream not in graph.outputs:
+        readers = graph.consumers(stream)
+        add = next((n for n in reversed(readers) if _continues(n, stream)), None)
+        others = [node for node in readers if node is not add]
+        if len(others) == 1 and isinstance(others[0].op, RMSNorm):
+            region, summed = _add_norm(others[0], residual, delta)
+            placed[id(others[0])] = (region,)
+        else:
+            region, summed = _pending(residual, delta)
+            renamed[stream] = summed
+            placed[id(readers[0])] = (region, *placed.get(id(readers[0]), (readers[0],)))
         if add is None:
             outputs = graph.outputs
             break
-        replaced[id(add)] = None
+        placed[id(add)] = tuple(node for node in placed.get(id(add), ()) if node is not add)
         residual, delta, stream = summed, add.inputs[1], add.outputs[0]
-        if stream in graph.outputs:
-            if graph.outputs != (stream,) or graph.consumers(stream):
-                return None
-            outputs = (delta, residual)
-            break
-    nodes = tuple(node for old in graph.nodes if (node := replaced.get(id(old), old)) is not None)
-    return OpGraph(inputs, outputs, nodes)
+    else:
+        if graph.outputs != (stream,) or graph.consumers(stream):
+            return None
+        outputs = (delta, residual)
+    nodes = [node for old in graph.nodes for node in placed.get(id(old), (old,))]
+    return OpGraph(inputs, outputs, tuple(_reading(node, renamed) for node in nodes))
+
+
+def _continues(node: Node, stream: Value) -> bool:
+    """Whether `node` adds a branch of the layer to the stream, which makes the next stream."""
+    return (
+        isinstance(node.op, Add) and not node.scope and node.inputs[0] is stream and node.outputs[0].name == stream.name
+    )
+
+
+def _reading(node: Node, renamed: dict[Value, Value]) -> Node:
+    return replace(node, inputs=tuple(renamed.get(value, value) for value in node.inputs)) if renamed else node
+
+
+def _pending(residual: Value, delta: Value) -> tuple[Node, Value]:
+    """The bare sum of `residual` and `delta`."""
+    summed = Value(residual.axes, "residual")
+    inner = OpGraph((residual, delta), (summed,), (Node(Add(), (residual, delta), (summed,)),))
+    return Node(AddPending(inner=inner), (residual, delta), (summed,)), summed
 
 
 def _add_norm(norm: Node, residual: Value, delta: Value) -> tuple[Node, Value]:

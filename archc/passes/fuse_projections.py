@@ -39,9 +39,9 @@ def fuse_projections(graph: Graph) -> Graph:
 def _fuse(graph: OpGraph) -> OpGraph:
     for value in [*graph.inputs, *(v for node in graph.nodes for v in node.outputs)]:
         readers = [node for node in graph.consumers(value) if _simple(node)]
-        for scope in dict.fromkeys(node.scope for node in readers):
+        for owner in dict.fromkeys((node.scope, node.per_use) for node in readers):
             for bias in (False, True):
-                members = tuple(n for n in readers if n.scope == scope and _bias(n) == bias)
+                members = tuple(n for n in readers if (n.scope, n.per_use) == owner and _bias(n) == bias)
                 if len(members) > 1:
                     outputs = tuple(v for node in members for v in node.outputs)
                     graph = fuse(graph, members, FusedLinear, (value,), outputs)

@@ -1,7 +1,7 @@
 """The groups that every table has a row for: the embedding, each distinct layer in rolled order, the head.
 
-A layer is labelled by its sublayers (`mamba + moe`), and two kinds of one keyword but different fields are told apart by
-a number (`attn`, `attn_2`), so that a label is a name which a spec could give with `let`.
+A layer is labelled by its sublayers (`mamba + swiglu(14336)`), and two kinds of one keyword but different fields are
+told apart by a number (`attn_1`, `attn_2`), so that a label is what a spec says, or a name which it gives with `let`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import re
 from dataclasses import dataclass
 
 from archc.ir.graph import Graph, Layer, OpGraph, Scope, counts
+from archc.passes.spelling import spelled, words
 
 EMBEDDING = "embedding"
 HEAD = "norm + head"
+SHORT = 16  # characters of a kind that needs no name
 OPERATOR = re.compile(r"( \+ | \|\| )")
 
 
@@ -46,14 +48,18 @@ def sublayers(layer: Layer) -> tuple[Scope, ...]:
 
 
 def sublayer_labels(graph: Graph) -> dict[object, str]:
-    """The label of every distinct layer kind with its fields."""
+    """The label of every distinct layer kind with its fields: what it is where that is short, else a name for it.
+
+    No name is a word that another definition uses, for behind `let` that would no longer mean the kind.
+    """
+    scopes = {scope.identity: scope for layer in counts(graph.stack) for scope in sublayers(layer)}
+    texts = {kind: spelled(kind) for kind in scopes}
     labels: dict[object, str] = {}
-    for layer in counts(graph.stack):
-        for scope in sublayers(layer):
-            if scope.identity not in labels:
-                keyword = keyword_of(scope)
-                taken = sum(label.rpartition("_")[0] == keyword or label == keyword for label in labels.values())
-                labels[scope.identity] = f"{keyword}_{taken + 1}" if taken else keyword
+    for kind, text in texts.items():
+        keyword = str(getattr(kind, "keyword", text))
+        elsewhere = any(keyword in words(other) for other in texts.values() if other != text)
+        number = 1 + sum(label.startswith(f"{keyword}_") for label in labels.values())
+        labels[kind] = text if len(text) <= SHORT else f"{keyword}_{number}" if elsewhere else keyword
     return labels
 
 
@@ -62,8 +68,3 @@ def layer_label(layer: Layer, labels: dict[object, str]) -> str:
     words = OPERATOR.split(layer.text)
     words[::2] = [labels[scope.identity] for scope in sublayers(layer)]
     return "".join(words)
-
-
-def keyword_of(scope: Scope) -> str:
-    """The word of the language for a layer kind."""
-    return str(getattr(scope.identity, "keyword", scope.class_name))

@@ -1,6 +1,6 @@
 """The outline of a model: its stack, still rolled, in the words of the language, and the sizes that have names in it.
 
-`let`s and blocks together mean the stack: text that elaborates to the same layers, whatever sugar the spec was written in.
+`let`s and blocks together mean the stack: text that elaborates to the same layers, whatever sugar the spec has.
 
 Before: `Repeat(4, (Repeat(2, (layer0, layer1)), layer2, layer1))`
 After:  `let`s for the kinds and `Run(4, (Run(2, ("mamba + swiglu", "mamba + moe")), "attn + swiglu", "mamba + moe"))`
@@ -8,18 +8,15 @@ After:  `let`s for the kinds and `Run(4, (Run(2, ("mamba + swiglu", "mamba + moe
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from fractions import Fraction
-from typing import Any
+from dataclasses import dataclass
 
 from archc.ir.graph import Graph, OpGraph, Stack, Use, counts, op_graphs
 from archc.ir.values import Axis
 from archc.passes.grouping import layer_label, sublayer_labels
+from archc.passes.spelling import spelled
 
 MAX_LINE = 88  # columns of the drawn stack
-WORD = re.compile(r"[a-z_][a-z_0-9]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +29,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """A model at a glance. `lets` are (label, definition) of its layer kinds; `sizes` the named axes and their values."""
+    """A model at a glance. `lets` are (label, definition) of its layer kinds; `sizes` named axes and their values."""
 
     name: str
     n_layers: int
@@ -65,27 +62,20 @@ def outline(graph: Graph) -> Outline:
         context=settings.context,
         tied=settings.tied,
         residual_fp32=settings.residual_fp32,
-        lets=_lets(labels),
+        lets=tuple((label, spelled(kind)) for kind, label in labels.items()),
         stack=_runs(graph.stack, labels),
         sizes=_sizes(graph),
         defaults=graph.defaults,
     )
 
 
-def _lets(labels: dict[object, str]) -> tuple[tuple[str, str], ...]:
-    """(label, definition), those first that mention another kind: behind its `let` the word would mean something else."""
-    lets = [(label, spelled(kind)) for kind, label in labels.items()]
-    mentions = {label: len(set(WORD.findall(text)) & set(labels.values()) - {label}) for label, text in lets}
-    return tuple(sorted(lets, key=lambda let: -mentions[let[0]]))
-
-
 def _runs(stack: tuple[Stack, ...], labels: dict[object, str]) -> tuple[Run | str, ...]:
-    return tuple(
-        layer_label(element.layer, labels)
-        if isinstance(element, Use)
-        else Run(element.count, _runs(element.body, labels))
-        for element in stack
-    )
+    def run(element: Stack) -> Run | str:
+        if isinstance(element, Use):
+            return layer_label(element.layer, labels)
+        return Run(element.count, _runs(element.body, labels))
+
+    return tuple(map(run, stack))
 
 
 def _blocks(stack: tuple[Run | str, ...]) -> list[Run]:
@@ -131,48 +121,6 @@ def _item(element: Run | str, indent: int) -> str:
     if isinstance(element, str) or (len(element.body) == 1 and isinstance(element.body[0], str)):
         return _inline(element)
     return f"{_bracket(element.body, indent)} x{element.count}"
-
-
-# --- a kind in the words of the language -----------------------------------------------------------
-
-
-def spelled(kind: Any) -> str:
-    """A layer kind or part, with every field that differs from its default: `moe(expert=swiglu(14336)) top2/16`."""
-    in_order = sorted(fields(kind), key=lambda f: bool(f.metadata.get("late")))  # as the language counts them
-    given = {f.name: f for f in in_order if _required(f) or getattr(kind, f.name) != f.default}
-    chosen = ""
-    if {"top_k", "n_experts"} <= given.keys():
-        chosen = f" top{kind.top_k}/{kind.n_experts}"
-        del given["top_k"], given["n_experts"]
-    words: list[str] = []
-    for place, field in enumerate(given.values()):
-        positional = _required(field) and in_order[place] is field
-        words.append(_argument(field, getattr(kind, field.name), positional))
-    return kind.keyword + (f"({', '.join(words)})" if words else "") + chosen
-
-
-def _required(field: Field[Any]) -> bool:
-    return field.default is MISSING and field.default_factory is MISSING
-
-
-def _argument(field: Field[Any], value: Any, positional: bool) -> str:
-    """`d_head=128`; a flag, a leading number or a part of the field's own kind stands bare."""
-    if value is True:
-        return field.name
-    text = _value(value)
-    bare = positional and isinstance(value, int | Fraction)
-    own = is_dataclass(value) and (field.name == "heads" or field.name == getattr(value, "keyword", None))
-    return text if bare or own else f"{field.name}={text}"
-
-
-def _value(value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Fraction):
-        return f"{float(value):g}" if Fraction(f"{float(value):g}") == value else str(value)
-    return spelled(value) if is_dataclass(value) else str(value)
 
 
 # --- sizes -----------------------------------------------------------------------------------------

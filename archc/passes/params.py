@@ -1,7 +1,8 @@
 """Parameters: every stored tensor by its canonical name, and the sums of them that people quote.
 
-A tensor that is stored once counts once, however often it is used: a tied head owns nothing. "Active" is the share that
-one token uses, `top_k / n_experts` of a routed expert's weights and all of everything else, embedding and head included.
+A tensor that is stored once counts once, however often it is used: a tied head owns nothing. "Active" is the share
+that one token uses, `top_k / n_experts` of a routed expert's weights and all of everything else, embedding and head
+included.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ FP32 = DTYPE_BYTES["fp32"]
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A stored tensor of each layer of a group; `*` in its name stands for the layer's index, and `times` counts them."""
+    """A stored tensor of each layer of a group; `*` in its name is the layer's index, and `times` counts them."""
 
     name: str
     axes: tuple[str, ...]

@@ -1,8 +1,8 @@
 """State: what one sequence keeps between tokens, by budget: keys and values, recurrences, convolutions.
 
-The layout is that of the generated cache. Keys and values lead with the tokens that they hold, at most a window of them; a
-convolution leads with the `d_conv - 1` columns that it still needs. mamba_ssm and transformers keep `d_conv` columns,
-so that is counted beside it.
+The layout is that of the generated cache. Keys and values lead with the tokens that they hold, at most a window of
+them; a convolution leads with the `d_conv - 1` columns that it still needs. mamba_ssm and transformers keep `d_conv`
+columns, so that is counted beside it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Amount:
 class GroupState:
     """The state of all layers of a group, for one sequence.
 
-    `kv_per_token` is what one more token adds while no window is full; `kv` what a whole context leaves, windows respected;
-    `kv_unwindowed` the same if there were no windows. `conv_wide` is `conv` with mamba_ssm's `d_conv` columns.
+    `kv_per_token` is what one more token adds while no window is full; `kv` what a whole context leaves, windows
+    respected; `kv_unwindowed` the same if there were no windows. `conv_wide` is `conv` with `d_conv` columns.
     """
 
     name: str

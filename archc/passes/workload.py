@@ -15,8 +15,8 @@ class Workload:
     """`batch` sequences of `context` tokens.
 
     `dtype` stores weights and activations (a convolution's cache among them), `kv_dtype` keys and values, `state_dtype`
-    what a recurrence hands from token to token. `assumed` says that nobody gave the context. Raises ValueError for a size
-    below 1 or an unknown dtype.
+    what a recurrence hands from token to token. `assumed` says that nobody gave the context. Raises ValueError for a
+    size below 1 or an unknown dtype.
     """
 
     context: int

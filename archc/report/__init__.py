@@ -1,1 +1,1 @@
-"""report."""
+"""What the passes found, as text for people and as JSON under a published schema."""

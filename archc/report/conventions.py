@@ -22,13 +22,13 @@ def conventions(analysis: Analysis) -> tuple[str, ...]:
         lines.append(f"KV bytes are for one sequence at the whole context{window}.")
     if state.conv.elements:
         lines.append(
-            "Conv state has d_conv - 1 columns, as the generated cache holds it; mamba_ssm and transformers hold d_conv."
+            "Conv state has d_conv - 1 columns, as the generated cache; mamba_ssm and transformers hold d_conv."
         )
     lines += [
         "A multiply-add is 2 FLOPs; causal attention counts the visible pairs exactly; look-ups, norms and pointwise "
         "operations count nothing.",
-        f"Training FLOPs are {TRAINING_FACTOR} x forward, as MFU is usually reckoned; kernel FLOPs are what the generated "
-        "kernels execute, recomputation in backward included.",
+        f"Training FLOPs are {TRAINING_FACTOR} x forward, as MFU is usually reckoned; kernel FLOPs are what the "
+        "generated kernels execute, recomputation in backward included.",
         f"A decode step is the last token of the context, after {workload.context - 1:,} others.",
     ]
     return tuple(lines)

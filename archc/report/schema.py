@@ -1,4 +1,4 @@
-"""The published schema of `archc analyze --json`. A change of meaning or shape raises VERSION.
+"""The published schema of `archc analyze --json`. A change of meaning or shape raises its `version`.
 
 All counts are exact integers, also where they pass 2^53; read them with a parser that keeps integers.
 """
@@ -8,8 +8,6 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-
-VERSION = 1
 
 
 class Part(BaseModel):
@@ -118,7 +116,7 @@ class AnalysisDocument(Part):
     """The document that `archc analyze --json` prints."""
 
     format: Literal["archc-analysis"] = "archc-analysis"
-    version: Literal[1] = VERSION
+    version: Literal[1] = 1
     archc: str = Field(description="version of archc that wrote this")
     model: ModelInfo
     workload: WorkloadInfo

@@ -85,7 +85,7 @@ def _by_group(analysis: Analysis) -> Table:
         ("active", units.exact(total.active)),
         ("KV B/token", units.exact(analysis.state.total.kv_per_token.n_bytes)),
         ("state", units.binary_bytes(analysis.state.total.recurrent.n_bytes)),
-        ("FLOPs/token", units.count(analysis.model_flops_per_token)),
+        ("FLOPs/token", units.flops(analysis.model_flops_per_token)),
         ("share", ""),
     ]
     for title, footer in columns:
@@ -98,7 +98,7 @@ def _by_group(analysis: Analysis) -> Table:
             units.exact(params.active),
             _or_dash(state.kv_per_token.n_bytes, units.exact(state.kv_per_token.n_bytes)),
             _or_dash(state.recurrent.n_bytes, units.binary_bytes(state.recurrent.n_bytes)),
-            _or_dash(flops.model, units.count(per_token(flops.model, workload))),
+            _or_dash(flops.model, units.flops(per_token(flops.model, workload))),
             _or_dash(flops.model, units.percent(flops.model, analysis.flops.total.model)),
         )
     return table

@@ -81,10 +81,12 @@ def test_equals_one_query_at_a_time(shape: tuple[int, ...], window: int | None) 
 
 @pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("chunks", [[13], [1] * 13, [6, 7], [5, 1, 1, 6], [2, 9, 2], [12, 1]])
-@pytest.mark.parametrize("packed", [False, True])
-def test_chunks_and_steps_equal_the_whole(chunks: list[int], window: int | None, packed: bool) -> None:
+@pytest.mark.parametrize("starts", [None, (), (4, 9)], ids=["no positions", "one document", "packed"])
+def test_chunks_and_steps_equal_the_whole(
+    chunks: list[int], window: int | None, starts: tuple[int, ...] | None
+) -> None:
     q, k, v = draw(2, 13, 6, 3, 8, 5)
-    positions = documents(2, 13, 4, 9) if packed else None
+    positions = None if starts is None else documents(2, 13, *starts)
     whole = attention(q, k, v, scale=SCALE, window=window, positions=positions)
     context = 16
     capacities = {context, context if window is None else min(context, window)}

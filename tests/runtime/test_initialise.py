@@ -68,6 +68,7 @@ def test_generator_decides(draw: Callable[..., None]) -> None:
     assert not torch.equal(first, second)
 
 
+@pytest.mark.filterwarnings("ignore:DTensor random operators")
 def test_sharded_tensors(tmp_path: Path) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:

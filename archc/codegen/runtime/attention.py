@@ -43,9 +43,8 @@ def attention(
     starting a new one; None means one document. Returns `[B, T, H, V]`.
 
     With a `state` the T tokens continue its stream and are written to it: T = 1 is the decoding step, and T may exceed
-    the capacity of a window's ring. positions then matter only where a document starts after the stream's beginning;
-    without them the step stays on its fast path. There is no gradient. Raises ValueError if several tokens do not fit
-    a cache that is no ring; a single one would overwrite the first, so `Cache.advance` checks on the host.
+    the capacity of a window's ring. There is no gradient. Raises ValueError if the tokens do not fit a cache that is
+    no ring, except that a single one on a GPU overwrites the first: there `Cache.advance` raises it.
     """
     if state is not None:
         out: Tensor = attention_cached(q, k, v, state.k, state.v, state.length, positions, scale, window)
@@ -117,6 +116,8 @@ def attention_cached(
     whole = past + T <= capacity  # nothing was or will be overwritten
     if not whole and not is_ring:
         raise ValueError(f"{T} more tokens do not fit a cache of {capacity} that holds {past}")
+    if T > 1 and positions is not None and bool((positions == past + torch.arange(T, device=k.device)).all()):
+        positions = None  # one document since the stream began
     if T > 1 and not whole:  # what the window still sees, in order, before the new tokens overwrite it
         assert window is not None
         old = torch.arange(max(past - window + 1, 0), past, device=k.device) % capacity

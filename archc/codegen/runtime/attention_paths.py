@@ -3,8 +3,8 @@
 Which implementation runs, forward and backward alike:
 
 * CUDA, float16 and bfloat16, heads up to 256 wide: the FlashAttention-2 kernels that PyTorch ships. Windows, grouped
-  heads and packed documents are native; finding the documents' bounds waits for the GPU once a batch. A document that
-  restarts within a cache is the exception and takes the last path.
+  heads and packed documents are native; finding the documents' bounds waits for the GPU once a batch. The exception
+  is a chunk that continues a cache and in which documents start, which takes the last path.
 * CPU: PyTorch's blocked CPU kernel, with keys and values repeated for grouped heads, and with an explicit mask for
   windows and documents.
 * Everything else (CUDA float32 and float64 among it): plain matrix products in `promote(dtype)`, which hold the whole
@@ -58,11 +58,9 @@ def decode(
     q: Tensor, k: Tensor, v: Tensor, length: Tensor, positions: Tensor | None, scale: float, window: int | None
 ) -> Tensor:
     """Attention of one token that the cache already holds: whom it sees depends on ages alone, not on the order."""
+    if _is_flash(q, v):
+        return _flash_decode(q, k.to(q.dtype), v.to(q.dtype), length, positions, scale, window)
     capacity = k.shape[1]
-    reach = length.view(1) if positions is None else positions[:, 0]  # how many tokens back, [1 or B]
-    if _is_flash(q, v) and (window is None or (positions is None and capacity <= window)):
-        first = length - reach if window is None else torch.zeros_like(reach)
-        return _flash_decode(q, k.to(q.dtype), v.to(q.dtype), first, (reach + 1).clamp(max=capacity), scale)
     filled = min(int(length) + 1, capacity) if length.device.type == "cpu" else capacity
     mask = visible_slots(filled, capacity, length, positions, window)
     k, v = k[:, :filled].to(q.dtype), v[:, :filled].to(q.dtype)
@@ -76,9 +74,13 @@ def decode(
 def visible_slots(n: int, capacity: int, length: Tensor, positions: Tensor | None, window: int | None) -> Tensor:
     """Which of the first n slots of a cache the newest token sees, `[1 or B, 1, n]`."""
     age = (length - torch.arange(n, device=length.device)) % capacity  # how many tokens ago a slot was written
+    return (age <= _reach(length, positions, window)[:, None])[:, None]
+
+
+def _reach(length: Tensor, positions: Tensor | None, window: int | None) -> Tensor:
+    """How many tokens back the newest one sees, `[1 or B]`."""
     reach = length if window is None else length.clamp(max=window - 1)
-    reach = reach.view(1) if positions is None else torch.minimum(positions[:, 0], reach)
-    return (age <= reach[:, None])[:, None]
+    return reach.view(1) if positions is None else torch.minimum(positions[:, 0], reach)
 
 
 def visible(T: int, S: int, positions: Tensor | None, window: int | None, device: torch.device | None = None) -> Tensor:
@@ -241,20 +243,36 @@ def _flash_backward(
     return dq, dk, dv
 
 
-def _flash_decode(q: Tensor, k: Tensor, v: Tensor, first: Tensor, count: Tensor, scale: float) -> Tensor:
-    """One query a sequence against slots first .. first + count - 1 of its cache; both `[1 or B]`, read on the GPU."""
+def _flash_decode(
+    q: Tensor, k: Tensor, v: Tensor, length: Tensor, positions: Tensor | None, scale: float, window: int | None
+) -> Tensor:
+    """One query a sequence against the slots that it sees, whose bounds stay on the GPU.
+
+    In a ring those may wrap around its end. The kernel then attends to the two pieces separately, the second of them
+    mostly empty, and the results are weighted by their sums of exponentials.
+    """
     B, capacity, width = q.shape[0], k.shape[1], v.shape[3]
+    reach = _reach(length, positions, window).expand(B)
+    first = (length - reach) % capacity
+    before_end = torch.minimum(reach + 1, capacity - first)
+    starts, counts = (first, torch.zeros_like(first)), (before_end, reach + 1 - before_end)
+    pieces = 1 if window is None else 2
     q, k, v = _flash_layout(q, k, v)
-    each = torch.arange(B + 1, dtype=torch.int32, device=q.device)
-    bounds = each * capacity
-    bounds[:B] += first
-    out, *_ = torch.ops.aten._flash_attention_forward(
-        *(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), each, bounds, 1, capacity, 0.0, False, False),
+    base = torch.arange(B, device=q.device) * capacity
+    ends = torch.full((1,), B * capacity, device=q.device)  # the kernel reads starts and counts, but wants n + 1 bounds
+    out, lse, *_ = torch.ops.aten._flash_attention_forward(
+        *(q.flatten(0, 1).repeat(pieces, 1, 1), k.flatten(0, 1), v.flatten(0, 1)),
+        torch.arange(pieces * B + 1, dtype=torch.int32, device=q.device),
+        torch.cat((*(base + start for start in starts[:pieces]), ends)).int(),
+        *(1, capacity, 0.0, False, False),
         scale=scale,
-        seqused_k=count.int().expand(B).contiguous(),
+        seqused_k=torch.cat(counts[:pieces]).int(),
     )
-    attended: Tensor = out[:, None, :, :width]
-    return attended
+    out = out[..., :width].unflatten(0, (pieces, B))  # [pieces, B, H, V]
+    share = lse.t().unflatten(0, (pieces, B))  # [pieces, B, H]; +inf for an empty piece
+    share = share.masked_fill(share == torch.inf, -torch.inf).softmax(0)
+    attended: Tensor = out[0] if pieces == 1 else (out * share[..., None]).sum(0).to(q.dtype)
+    return attended[:, None]
 
 
 _known_documents: list[tuple[weakref.ref[Tensor], int, tuple[Tensor, int]]] = []

@@ -1,0 +1,303 @@
+"""Our tables against transformers itself: keys, defaults, names and shapes of random tiny models."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import MISSING, fields
+from functools import cache
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from archc import hub
+from archc.diagnostics import Source
+from archc.elaborate.elaborate import elaborate
+from archc.grammar.parse import parse
+from archc.hub import every_config
+from archc.hub.rules import RULES
+from archc.ir.graph import Graph, unrolled
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+N_RANDOM = 50
+FAMILIES = {family.name: family for family in hub.FAMILIES}
+Shapes = dict[str, tuple[int, ...]]
+
+
+def config_class(name: str) -> Any:
+    return transformers.models.auto.configuration_auto.CONFIG_MAPPING[name]
+
+
+def graph_of(config: Any) -> Graph:
+    """The graph of the file that transformers would write for `config`."""
+    return elaborate(parse(Source("config.json", hub.import_config(config.to_json_string()))))[0]
+
+
+# --- keys ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_key_is_classified(name: str) -> None:
+    """What transformers reads is mapped, known to be inert, or refused unless it has its default."""
+    family, cls = FAMILIES[name], config_class(name)
+    known = {key.name for key in family.keys} | {only.name for only in (*family.only, *every_config.ONLY)}
+    known = {key.partition(".")[0] for key in known} | set(family.inert) | set(every_config.INERT)
+    assert not {field.name for field in fields(cls)} - known
+    written = set(json.loads(cls(architectures=[family.architecture]).to_json_string()))
+    assert not written - known
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_defaults_are_transformers_own(name: str) -> None:
+    """A key that a file leaves out means what it means there."""
+    family, cls = FAMILIES[name], config_class(name)
+    defaults = {field.name: field.default for field in fields(cls) if field.default is not MISSING}
+    defaults["rope_parameters.rope_theta"] = getattr(cls, "default_theta", None)
+    for key in family.keys:
+        if not key.fixed:
+            assert key.absent == defaults[key.name], key.name
+    for only in (*family.only, *every_config.ONLY):
+        if only.name in defaults:
+            assert only.value == defaults[only.name], only.name
+    written = {only.name for only in family.only if only.written and "." not in only.name}
+    assert written <= set(defaults)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        (family.name, key.name)
+        for family in hub.FAMILIES
+        for key in family.keys
+        if key.null and key.null != "none" and key.absent in (None, "auto")
+    ],
+)
+def test_rules_are_transformers_own(name: str, key: str) -> None:
+    """null and "auto" become there what our rules say, unless every layer works it out for itself."""
+    config = config_class(name)(hidden_size=72, **({} if name == "mamba" else {"num_attention_heads": 6}))
+    rule = next(RULES[found.null] for found in FAMILIES[name].keys if found.name == key)
+    resolved = getattr(config, key, None)
+    if resolved is None:
+        assert key == "head_dim"
+    else:
+        assert resolved == rule({"d_model": 72, "attn.n_heads": 6, "mamba.expand": 2})
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_empty_file_is_the_default_model(name: str) -> None:
+    ours = hub.export_config(elaborate(parse(Source("spec", hub.spec_text({"model_type": name}))))[0])
+    theirs = config_class(name)()
+    for key, value in ours.items():
+        if getattr(theirs, key, None) is None:  # worked out when the model is made
+            assert key in {"architectures", "head_dim", "sliding_window"}
+        else:
+            assert getattr(theirs, key) == value, key
+
+
+# --- tensors ---------------------------------------------------------------------------------------
+
+
+def sizes(draw: random.Random, **more: object) -> dict[str, object]:
+    """What all families have."""
+    return {
+        "vocab_size": draw.randint(5, 40),
+        "num_hidden_layers": draw.randint(1, 5),
+        "tie_word_embeddings": draw.random() < 0.5,
+        "pad_token_id": None,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        **more,
+    }
+
+
+def heads(draw: random.Random) -> dict[str, object]:
+    n_kv = draw.randint(1, 3)
+    n = n_kv * draw.randint(1, 3)
+    return {"num_attention_heads": n, "num_key_value_heads": n_kv, "hidden_size": n * 2 * draw.randint(1, 4)}
+
+
+def decoder(draw: random.Random) -> dict[str, object]:
+    """Llama and what follows it."""
+    return sizes(
+        draw,
+        **heads(draw),
+        head_dim=draw.choice([None, 2, 6]),
+        intermediate_size=draw.randint(1, 24),
+        rms_norm_eps=draw.choice([1e-5, 1e-6, 3e-6]),
+        rope_parameters={"rope_type": "default", "rope_theta": draw.choice([1e4, 5e5, 123456.0])},
+        max_position_embeddings=draw.choice([64, 1000]),
+    )
+
+
+def random_config(name: str, seed: int) -> Any:
+    draw = random.Random(f"{name} {seed}")
+
+    def flip() -> bool:
+        return draw.random() < 0.5
+
+    if name == "llama":
+        values = decoder(draw) | {"attention_bias": flip(), "mlp_bias": flip()}
+    elif name == "mistral":
+        values = decoder(draw) | {"sliding_window": draw.choice([None, 3, 16])}
+    elif name == "mixtral":
+        n_experts = draw.randint(1, 5)
+        values = decoder(draw) | {
+            "num_local_experts": n_experts,
+            "num_experts_per_tok": draw.randint(1, n_experts),
+            "sliding_window": draw.choice([None, 7]),
+        }
+    elif name == "mamba":
+        values = sizes(
+            draw,
+            hidden_size=draw.randint(3, 40),
+            state_size=draw.randint(1, 20),
+            conv_kernel=draw.randint(2, 5),
+            expand=draw.randint(1, 3),
+            time_step_rank=draw.choice(["auto", 1, 5]),
+            use_bias=flip(),
+            use_conv_bias=flip(),
+            residual_in_fp32=flip(),
+            layer_norm_epsilon=draw.choice([1e-5, 1e-6]),
+        )
+    else:
+        period, experts_period, n_experts = draw.randint(1, 6), draw.randint(1, 3), draw.randint(1, 4)
+        values = sizes(draw, **heads(draw)) | {
+            "num_hidden_layers": draw.randint(1, 12),
+            "intermediate_size": draw.randint(1, 24),
+            "attn_layer_period": period,
+            "attn_layer_offset": draw.randrange(period),
+            "expert_layer_period": experts_period,
+            "expert_layer_offset": draw.randrange(experts_period),
+            "num_experts": n_experts,
+            "num_experts_per_tok": draw.randint(1, n_experts),
+            "mamba_d_state": draw.randint(1, 20),
+            "mamba_d_conv": draw.randint(2, 5),
+            "mamba_expand": draw.randint(1, 3),
+            "mamba_dt_rank": draw.choice(["auto", 1, 5]),
+            "mamba_conv_bias": flip(),
+            "mamba_proj_bias": flip(),
+        }
+    return config_class(name)(architectures=[FAMILIES[name].architecture], **values)
+
+
+def in_files(name: str, shapes: Shapes) -> Shapes:
+    """The tensors of a state_dict as transformers 5 writes them: one for each expert (`test_as_on_disk` proves it)."""
+    groups = {
+        "jamba": (".feed_forward.experts.", ".feed_forward.experts.", ("gate_proj", "up_proj", "down_proj")),
+        "mixtral": (".mlp.experts.", ".block_sparse_moe.experts.", ("w1", "w3", "w2")),
+    }
+    found: Shapes = {}
+    for tensor, shape in shapes.items():
+        inside, outside, (gate, up, down) = groups.get(name, ("no experts", "", ("", "", "")))
+        if inside in tensor:
+            n_experts, rows, columns = shape
+            halves = [(down, rows)] if tensor.endswith("down_proj") else [(gate, rows // 2), (up, rows // 2)]
+            prefix = tensor.partition(inside)[0] + outside
+            found |= {f"{prefix}{i}.{part}.weight": (n, columns) for i in range(n_experts) for part, n in halves}
+        else:
+            found[tensor.replace(".mlp.gate.", ".block_sparse_moe.gate.") if name == "mixtral" else tensor] = shape
+    return found
+
+
+def canonical(graph: Graph) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Our tensors and their shapes, every layer by itself."""
+    programs = [("", graph.prologue), ("", graph.epilogue)]
+    programs += [(f"layers.{i}", layer.graph) for i, layer in enumerate(unrolled(graph.stack))]
+    for prefix, program in programs:
+        for node in program.nodes:
+            for weight in node.op.weights():
+                shape = tuple(axis.size.value for axis in weight.axes)
+                yield ".".join(filter(None, (prefix, node.scope, weight.path))), shape
+
+
+def renamed(graph: Graph) -> Shapes:
+    """Our tensors under the names of the emitted rows, every name once; a stacked tensor is one for each expert."""
+    module: dict[str, Any] = {}
+    exec(hub.hub_py(graph), module)
+    rows: tuple[tuple[str, str], ...] = module["ROWS"]
+    found: Shapes = {}
+    for ours, shape in canonical(graph):
+        fitting = [row for row in rows if re.fullmatch(pattern(row[0]), ours)]
+        theirs = fitting[0][1]
+        assert len(fitting) == 1 or (module["CONFIG"]["tie_word_embeddings"] and ours == "embed.weight")
+        stacked = fitting[0][0].endswith("[*]")
+        layer = re.search(r"\d+", ours)
+        name = theirs.replace("*", layer[0], 1) if layer else theirs
+        names = {name.replace("*", str(i)): shape[1:] for i in range(shape[0])} if stacked else {name: shape}
+        assert not names.keys() & found.keys()
+        found |= names
+    return found
+
+
+def pattern(ours: str) -> str:
+    return re.escape(ours.removesuffix("[*]")).replace(r"\*", r"\d+")
+
+
+@cache
+def auto_class() -> Any:
+    return transformers.AutoModelForCausalLM
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_names_and_shapes(name: str) -> None:
+    """Every tensor of transformers' model is one of ours of the same shape, and ours are all of them."""
+    for seed in range(N_RANDOM):
+        config = random_config(name, seed)
+        with torch.device("meta"):
+            model = auto_class().from_config(config)
+        tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
+        theirs = in_files(name, {k: tuple(v.shape) for k, v in model.state_dict().items() if k not in tied})
+        graph = graph_of(config)
+        assert renamed(graph) == theirs, config
+        n_parameters = sum(parameter.numel() for parameter in model.parameters())
+        assert n_parameters == sum(prod(shape) for _, shape in canonical(graph))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_round_trip(name: str) -> None:
+    """What our config.json says is what theirs said; a layer pattern may be said in another way."""
+    for seed in range(N_RANDOM):
+        config = random_config(name, seed)
+        ours = hub.export_config(graph_of(config))
+        back = config_class(str(ours["model_type"]))(**{k: v for k, v in ours.items() if k != "model_type"})
+        if name == "mistral" and config.sliding_window is None:
+            assert ours["model_type"] == "llama"  # the same function, and the same names
+        else:
+            assert ours["model_type"] == name
+            assert back.architectures == config.architectures
+        patterns = ("layers_block_type", "layers_num_experts")
+        said_otherwise = {"model_type", "architectures"}
+        if name == "jamba":
+            said_otherwise |= {"attn_layer_period", "attn_layer_offset", "expert_layer_period", "expert_layer_offset"}
+            assert all(getattr(back, pattern) == getattr(config, pattern) for pattern in patterns)
+        for key in ours.keys() - said_otherwise:
+            if hasattr(config, key) and getattr(config, key) is not None:
+                assert getattr(back, key) == getattr(config, key), key
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("tied", [False, True])
+def test_as_on_disk(name: str, tied: bool, tmp_path: Path) -> None:
+    """A saved directory holds our names and shapes, and its own config.json imports."""
+    safetensors = pytest.importorskip("safetensors")
+    config = next(c for c in (random_config(name, i) for i in range(200)) if rich(c, tied))
+    auto_class().from_config(config).save_pretrained(tmp_path)
+    spec = hub.import_config((tmp_path / "config.json").read_text())
+    with safetensors.safe_open(tmp_path / "model.safetensors", "pt") as file:
+        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (no mapping)
+    assert renamed(elaborate(parse(Source("config.json", spec)))[0]) == shapes
+
+
+def rich(config: Any, tied: bool) -> bool:
+    """Whether a configuration has layers of every kind of its family."""
+    if config.model_type == "jamba":
+        kinds = set(config.layers_block_type), set(config.layers_num_experts)
+        if any(len(kind) != 2 for kind in kinds):
+            return False
+    return bool(config.tie_word_embeddings == tied and config.num_hidden_layers > 1)

@@ -1,0 +1,77 @@
+"""The models that tests run over: every spec in small, and one small spec for each thing that a layer can be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .shrink import shrink
+
+SPECS = sorted((Path(__file__).parents[2] / "specs").glob("*.arch"))
+
+SETTINGS = "vocab 17; d_model 16; context 48"
+SWIGLU = "mlp swiglu(12)"
+NONE = "mlp none"
+
+
+def spec(name: str, *statements: str) -> str:
+    return "\n".join([f"model {name}", *SETTINGS.split("; "), *statements]) + "\n"
+
+
+KINDS = {
+    name: spec(name, *statements)
+    for name, statements in {
+        "mamba": (NONE, "block x2 < mamba(d_state=4) >"),
+        "mamba_inner_norms": (NONE, "block x2 < mamba(d_state=3, d_conv=3, dt_rank=2, inner_norm=rms(eps=1e-4)) >"),
+        "mamba_biases": (SWIGLU, "block < mamba(d_state=4, bias) >"),
+        "mamba_no_conv_bias": (SWIGLU, "block < mamba(d_state=2, d_conv=2, expand=3, conv_bias=false) >"),
+        "mamba_two_shapes": (NONE, "block < mamba(d_state=4), mamba(d_state=5, d_conv=3), mamba(conv_bias=false) >"),
+        "gqa": (SWIGLU, "block x2 < attn gqa(4,2) >"),
+        "mha": (SWIGLU, "block < attn mha(4) >"),
+        "mqa": (SWIGLU, "block < attn(mqa(4), d_head=6) >"),
+        "window": (SWIGLU, "block x2 < attn gqa(4,2) window(5) rope >"),
+        "window_of_one": (SWIGLU, "block < attn gqa(4,2) window(1), attn gqa(4,2) >"),
+        "rope": (SWIGLU, "block < attn gqa(4,2) rope(theta=100) >"),
+        "rope_partial": (SWIGLU, "block < attn(gqa(4,2), d_head=8, rope(theta=100, dims=4)) >"),
+        "qk_norm": (SWIGLU, "block < attn gqa(4,2) qk_norm=rms rope >"),
+        "attention_biases": (SWIGLU, "block < attn gqa(4,2) bias out_bias scale=0.3 >"),
+        "swiglu_bias": ("mlp swiglu(12, bias)", "block < attn gqa(4,2) >"),
+        "geglu": ("mlp geglu(12)", "block < attn gqa(4,2) >"),
+        "gelu": ("mlp gelu(12, bias)", "block < attn gqa(4,2) >"),
+        "relu": ("mlp relu(12)", "block < mamba(d_state=4) >"),
+        "relu2": ("mlp relu2(12)", "block < mamba(d_state=4) >"),
+        "moe_top1": (SWIGLU, "block < attn gqa(4,2) > moe top1/4"),
+        "moe_top2": (SWIGLU, "block x2 < attn gqa(4,2) > moe every 2 top2/4"),
+        "moe_renormalised": (SWIGLU, "block < attn gqa(4,2) > moe(router=softmax(renorm)) top2/5"),
+        "moe_of_relu2": (SWIGLU, "block < mamba(d_state=4) > moe(expert=relu2(7)) top3/4"),
+        "moe_of_one": (SWIGLU, "block < attn gqa(4,2) > moe top1/1"),
+        "single_operators": (
+            NONE,
+            "block x2 < mamba(d_state=4), swiglu(12), attn gqa(4,2), moe(expert=gelu(6)) top2/4 >",
+        ),
+        "channel_mixers_alone": (NONE, "block < relu2(12), swiglu(12) >"),
+        "sums": (SWIGLU, "block < mamba(d_state=4) + attn gqa(4,2) >"),
+        "sums_of_three": (NONE, "block x2 < mamba(d_state=4) + attn gqa(4,2) window(5) + mamba(d_state=2) + gelu(6) >"),
+        "tied": (SWIGLU, "tied", "block < attn gqa(4,2) >"),
+        "embed_scale": (SWIGLU, "embed(scale=3, tied)", "block < attn gqa(4,2) >"),
+        "logits": (SWIGLU, "logits(scale=0.5, cap=2)", "block < attn gqa(4,2) >"),
+        "tied_logits": (SWIGLU, "tied", "logits(cap=2)", "block < attn gqa(4,2) >"),
+        "branch_scale": (SWIGLU, "residual(branch=0.7)", "block x2 < mamba(d_state=4), attn gqa(4,2) > moe every 2 top1/3"),
+        "residual_fp32": (SWIGLU, "embed(scale=2)", "residual(dtype=fp32)", "block < mamba(d_state=4), attn gqa(4,2) >"),
+        "odd_eps": (SWIGLU, "norm rms(eps=1/3000)", "block < attn gqa(4,2) >"),
+    }.items()
+}
+
+
+def shrunk() -> dict[str, str]:
+    """Every spec in small; specs that differ in size alone once, under the first one's name."""
+    models: dict[str, str] = {}
+    for path in SPECS:
+        text = shrink(path.read_text(encoding="utf-8"), path.stem)
+        body = text.split("\n", 1)[1]
+        if body not in [other.split("\n", 1)[1] for other in models.values()]:
+            models[path.stem] = text
+    return models
+
+
+SHRUNK = shrunk()
+MODELS = {**SHRUNK, **KINDS}

@@ -1,0 +1,139 @@
+"""Every spec at full size: the generated model on the meta device has exactly the analysed tensors and cache."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from archc import compiler
+from archc.diagnostics import Source
+from archc.ir.graph import Layer, unrolled
+from archc.passes.params import params
+from archc.passes.state import state
+from archc.passes.workload import Workload
+
+from .cases import KINDS, SPECS
+from .packages import write
+
+pytest.importorskip("torch")
+
+TEXTS = {path.stem: path.read_text(encoding="utf-8") for path in SPECS} | KINDS
+DEFAULT_CONTEXT = 4096
+SECONDS = 20  # of one model on the meta device; the largest took under 1 on two slow cores
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, compiler.Model]:
+    return {name: compiler.load(Source(name, text)) for name, text in TEXTS.items()}
+
+
+@pytest.fixture(scope="module")
+def described(models: dict[str, compiler.Model], tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What one child process says of all packages."""
+    folder = tmp_path_factory.mktemp("full_size")
+    for name, model in models.items():
+        write(folder / name, compiler.build(model))
+    program = Path(__file__).with_name("on_meta.py")
+    packages = [f"{name}:{context_of(model)}" for name, model in models.items()]
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.pop("PYTHONPATH", None)  # a package needs torch and nothing of ours
+    run = subprocess.run(
+        [sys.executable, str(program), str(folder), *packages],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    return json.loads(run.stdout)
+
+
+def context_of(model: compiler.Model) -> int:
+    return model.graph.settings.context or DEFAULT_CONTEXT
+
+
+def analysed_tensors(model: compiler.Model) -> dict[str, list[int]]:
+    """Name and shape of every tensor: those of the ends, and each layer's under its index."""
+    graph = model.graph
+    tensors = {}
+    weights = {layer: layer_weights(layer) for layer in set(unrolled(graph.stack))}
+    for ends in (graph.prologue, graph.epilogue):
+        tensors |= {w.path: [axis.size.value for axis in w.axes] for node in ends.nodes for w in node.op.weights()}
+    for i, layer in enumerate(unrolled(graph.stack)):
+        tensors |= {f"layers.{i}.{name}": shape for name, shape in weights[layer].items()}
+    return tensors
+
+
+def layer_weights(layer: Layer) -> dict[str, list[int]]:
+    return {
+        f"{node.scope}.{weight.path}" if node.scope else weight.path: [axis.size.value for axis in weight.axes]
+        for node in layer.graph.nodes
+        for weight in node.op.weights()
+    }
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_the_model_has_the_analysed_tensors(name: str, models: dict[str, Any], described: dict[str, Any]) -> None:
+    model, found = models[name], described[name]
+    assert found["tensors"] == analysed_tensors(model)
+    assert found["buffers"] == []
+    table = params(model.graph, Workload(context=1))
+    assert table.total == sum(product(shape) for shape in found["tensors"].values())
+    by_row = {}
+    for i, layer in enumerate(unrolled(model.graph.stack)):
+        for tensor in layer_weights(layer):
+            by_row.setdefault(f"layers.*.{tensor}", []).append(i)
+    for tensor in table.tensors:
+        if tensor.name.startswith("layers.*."):
+            assert sum(t.times for t in table.tensors if t.name == tensor.name) == len(by_row[tensor.name])
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_what_is_stored_are_the_parameters(name: str, described: dict[str, Any]) -> None:
+    """A tied head stores nothing of its own, so a checkpoint holds every number once."""
+    assert described[name]["stored"] == sorted(described[name]["tensors"])
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_the_cache_has_the_analysed_bytes(name: str, models: dict[str, Any], described: dict[str, Any]) -> None:
+    model, found = models[name], described[name]
+    kept = state(model.graph, Workload(context=context_of(model))).total
+    parts = (kept.kv, kept.ssm, kept.conv)
+    assert found["cache_elements"] == sum(part.elements for part in parts)
+    assert found["cache_bytes"] == {"1": sum(p.n_bytes for p in parts), "3": 3 * sum(p.n_bytes for p in parts)}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_the_model_names_what_decays_and_what_stays_wide(
+    name: str, models: dict[str, Any], described: dict[str, Any]
+) -> None:
+    rows = params(models[name].graph, Workload(context=1)).tensors
+    found = described[name]
+    for tensor in found["tensors"]:
+        row = next(r for r in rows if r.name == starred(tensor))
+        assert (tensor in found["no_decay"]) == (not row.decay), tensor
+        assert (tensor in found["keep_fp32"]) == row.keep_fp32, tensor
+
+
+def test_meta_construction_is_quick(described: dict[str, Any]) -> None:
+    slow = {name: found["seconds"] for name, found in described.items() if found["seconds"] > SECONDS}
+    assert not slow
+
+
+def starred(name: str) -> str:
+    """`layers.3.mixer.D` as the tables write it: `layers.*.mixer.D`."""
+    head, _, rest = name.partition(".")
+    return f"layers.*.{rest.partition('.')[2]}" if head == "layers" else name
+
+
+def product(shape: list[int]) -> int:
+    total = 1
+    for size in shape:
+        total *= size
+    return total

@@ -1,0 +1,181 @@
+"""Parameters and caches of published models, `==` to numbers that were made without archc (`facts/counts.json`)."""
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from archc import compiler
+from archc.compiler import Model
+from archc.diagnostics import Source
+from archc.passes.outline import outline
+from archc.passes.workload import Workload
+from archc.report.analysis import Analysis
+
+ROOT = Path(__file__).parents[1]
+SPECS = sorted((ROOT / "specs").glob("*.arch"))
+FACTS: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "facts" / "counts.json").read_text("utf-8"))
+WITHOUT_FACTS = {"jamba_tiny"}  # ours: no one else has counted it
+K256 = Workload(256 * 1024)
+
+ONE_LINER = "mlp swiglu(14336); block x4 < mamba x7, attn gqa(32,8) > moe every 2 top2/16"
+SIZES = ("d_model=4096", "vocab=65536")
+
+# `block x1000000000 < mamba >` and Jamba's thirty-two layers should take the same time; the rest is noise.
+MAX_RATIO = 5
+
+
+def stem(fact: str) -> str:
+    """`Jamba-v0.1` is `specs/jamba_v0_1.arch`."""
+    return re.sub(r"[-.]", "_", fact).lower()
+
+
+def load(path: Path, *settings: str) -> Model:
+    return compiler.load(Source(path.name, path.read_text("utf-8")), settings)
+
+
+def analysed(text: str, *settings: str, workload: Workload = K256) -> Analysis:
+    return compiler.analyse(compiler.load(Source("test", text), settings), workload)
+
+
+def test_every_spec_has_facts_and_every_fact_a_spec() -> None:
+    assert {path.stem for path in SPECS} - WITHOUT_FACTS == {stem(fact) for fact in FACTS}
+    assert all(fact["source"] for fact in FACTS.values())
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_counts_are_exact(name: str) -> None:
+    fact = FACTS[name]
+    analysis = compiler.analyse(load(ROOT / "specs" / f"{stem(name)}.arch"), K256)
+    params, state = analysis.params, analysis.state.total
+    assert {
+        "total_params": params.total,
+        "active_params": params.active,
+        "expert_params": params.routed,
+        "embedding_params": params.embedding,
+        "kv_elems_per_token": state.kv_per_token.elements,
+        "kv_bytes_256k_bf16": state.kv.n_bytes,
+        "kv_bytes_256k_bf16_nowindow": state.kv_unwindowed.n_bytes,
+        "ssm_state_elems": state.ssm.elements,
+        "conv_state_elems_kminus1": state.conv.elements,
+        "conv_state_elems_k": state.conv_wide.elements,
+    } == {key: value for key, value in fact.items() if key not in ("source", "certain")}
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_lowering_keeps_every_number(path: Path) -> None:
+    model = load(path)
+    lowered = compiler.Model(model.spec, (), compiler.lower(model.graph), ())
+    for workload in (Workload(1), Workload(4097, batch=3, kv_dtype="fp8")):
+        before, after = compiler.analyse(model, workload), compiler.analyse(lowered, workload)
+        by_name = [sorted(analysis.params.tensors, key=lambda tensor: tensor.name) for analysis in (before, after)]
+        assert by_name[0] == by_name[1]
+        assert (before.params.total, before.params.active) == (after.params.total, after.params.active)
+        assert (before.state, before.flops) == (after.state, after.flops)
+        assert before.flops == before.kernel_flops
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_sums_of_the_groups_are_the_totals(path: Path) -> None:
+    analysis = compiler.analyse(load(path), K256)
+    assert sum(group.times for group in analysis.params.groups[1:-1]) == analysis.outline.n_layers
+    assert sum(group.total for group in analysis.params.groups) == analysis.params.total
+    names = [[group.name for group in table.groups] for table in (analysis.params, analysis.state, analysis.flops)]
+    assert names[0] == names[1] == names[2]
+    tensors = [(group.name, tensor.name) for group in analysis.params.groups for tensor in group.tensors]
+    assert len(set(tensors)) == len(tensors)
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_the_drawn_stack_is_the_stack(path: Path) -> None:
+    """What the report draws is a spec: with the settings of the original it has the original's layers."""
+    model = load(path)
+    settings = [s.span.text for s in model.spec.statements if type(s).__name__ == "Setting" and s.ident.name != "mlp"]
+    text = "\n".join([*settings, "mlp none", outline(model.graph).text])
+    again = compiler.load(Source("drawn", text))
+    assert outline(again.graph).text == outline(model.graph).text
+    assert compiler.analyse(again, K256).params == compiler.analyse(model, K256).params
+    assert compiler.analyse(again, K256).flops == compiler.analyse(model, K256).flops
+
+
+def test_the_drawn_stack_tells_kinds_of_one_keyword_apart() -> None:
+    text = """
+        vocab 100; d_model 64; mlp swiglu(200)
+        block x2 < mamba || attn mha(4), attn mqa(4) window(7), attn mqa(4) window(9) x3 >
+            moe(expert=swiglu(77, bias)) top2/4 every 2
+    """
+    drawn = outline(compiler.load(Source("test", text)).graph).text
+    assert "attn_1" in drawn
+    assert "attn_2" in drawn
+    again = compiler.load(Source("drawn", f"vocab 100; d_model 64; mlp none\n{drawn}"))
+    assert outline(again.graph).text == drawn
+    assert compiler.analyse(again, K256).params.total == analysed(text).params.total
+
+
+def test_the_one_liner_is_jamba_with_its_attention_last() -> None:
+    jamba = compiler.analyse(load(ROOT / "specs" / "jamba_v0_1.arch"), K256)
+    plain = analysed(ONE_LINER, *SIZES)
+    inner_norms = 28 * (256 + 16 + 16)  # of dt, B and C in 28 layers: the one-liner does not ask for them
+    assert plain.params.total == jamba.params.total - inner_norms
+    assert plain.params.active == jamba.params.active - inner_norms
+    normed = analysed(f"let mamba = mamba(inner_norm=rms); {ONE_LINER}", *SIZES)
+    assert normed.params.total == jamba.params.total == 51_570_323_328
+    assert normed.params.active == jamba.params.active == 12_110_311_296
+    assert normed.state.total == plain.state.total == jamba.state.total
+    assert normed.flops.total == jamba.flops.total
+    assert [layer for layer in plain.outline.stack] != [layer for layer in jamba.outline.stack]
+
+
+def test_a_tied_head_is_stored_once() -> None:
+    text = "vocab 1000; d_model 64; mlp none; block x2 < mamba >"
+    untied, tied = analysed(text), analysed(f"{text}; tied")
+    assert untied.params.total - tied.params.total == 64_000 == untied.params.head
+    assert tied.params.head == 0
+    assert tied.flops.total == untied.flops.total
+
+
+def test_a_thousand_million_layers_are_counted_exactly_and_at_once() -> None:
+    def text(layers: int) -> str:
+        return f"vocab 65536; d_model 4096; context 256Ki; mlp none; block x{layers} < mamba >"
+
+    few, one, many = (analysed(text(n)) for n in (2, 1, 1_000_000_000))
+    for number in (
+        lambda a: a.params.total,
+        lambda a: a.params.active,
+        lambda a: a.state.total.ssm.elements,
+        lambda a: a.state.total.conv.n_bytes,
+        lambda a: a.flops.total.model,
+        lambda a: a.kernel_flops.total.backward,
+        lambda a: a.flops.total.decode,
+        lambda a: a.outline.n_layers,
+    ):
+        layer = number(few) - number(one)
+        assert number(many) == number(one) + 999_999_999 * layer
+    assert many.outline.text == "block x1000000000 < mamba >"
+
+    jamba = (ROOT / "specs" / "jamba_v0_1.arch").read_text("utf-8")
+    assert fastest(text(1_000_000_000)) < MAX_RATIO * fastest(jamba)
+
+
+def fastest(text: str) -> float:
+    times = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        analysed(text)
+        times.append(time.perf_counter() - begin)
+    return min(times)
+
+
+@pytest.mark.parametrize(("dtype", "kv", "state"), [("bf16", "bf16", "fp32"), ("fp32", "fp8", "bf16")])
+def test_bytes_follow_their_dtypes(dtype: Any, kv: Any, state: Any) -> None:
+    size = {"fp32": 4, "bf16": 2, "fp8": 1}
+    model = load(ROOT / "specs" / "jamba_tiny.arch")
+    table = compiler.analyse(model, Workload(1000, dtype=dtype, kv_dtype=kv, state_dtype=state))
+    total = table.state.total
+    assert total.kv.n_bytes == total.kv.elements * size[kv]
+    assert total.ssm.n_bytes == total.ssm.elements * size[state]
+    assert total.conv.n_bytes == total.conv.elements * size[dtype]
+    kept = sum(tensor.total for tensor in table.params.tensors if tensor.keep_fp32)
+    assert table.params.weight_bytes == (table.params.total - kept) * size[dtype] + kept * 4

@@ -1,0 +1,372 @@
+"""Checkpoint families: published configurations in and out, what matches by structure, what is refused by name."""
+
+from __future__ import annotations
+
+import ast
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from archc import hub
+from archc.diagnostics import Source
+from archc.elaborate.elaborate import elaborate
+from archc.grammar.format import format_spec
+from archc.grammar.parse import parse
+from archc.hub.match import periodic
+from archc.hub.repeats import Run, rolled, text
+from archc.ir.graph import Graph
+from archc.passes.params import params
+from archc.passes.pipeline import lower
+from archc.passes.workload import Workload
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = Path(__file__).parent / "hub"
+
+# Total and active parameters of the configurations in `hub/`, which have the keys of the published files.
+COUNTS = {
+    "jamba_v0_1": (51570323328, 12110311296),
+    "jamba_1_5_mini": (51570323328, 12110311296),
+    "jamba_1_5_large": (398555145696, 94149338592),
+    "mamba_130m": (129135360, 129135360),
+    "mamba_370m": (371516416, 371516416),
+    "mamba_790m": (793204224, 793204224),
+    "mamba_1_4b": (1372178432, 1372178432),
+    "mamba_2_8b": (2768345600, 2768345600),
+    "mambabyte_353m": (353628160, 353628160),
+    "mambabyte_972m": (973387520, 973387520),
+    "llama_2_7b": (6738415616, 6738415616),
+    "llama_2_70b": (68976648192, 68976648192),
+    "llama_3_8b": (8030261248, 8030261248),
+    "mistral_7b_v0_1": (7241732096, 7241732096),
+    "mixtral_8x7b": (46702792704, 12879925248),
+}
+
+
+def graph_of(spec: str) -> Graph:
+    return elaborate(parse(Source("spec", spec)))[0]
+
+
+def config_of(name: str) -> dict[str, object]:
+    loaded: dict[str, object] = json.loads((CONFIGS / f"{name}.json").read_text())
+    return loaded
+
+
+def counted(graph: Graph) -> tuple[int, int]:
+    """Total and active parameters, as `archc analyze` has them."""
+    found = params(graph, Workload(context=1))
+    return found.total, found.active
+
+
+def test_every_published_configuration_is_counted() -> None:
+    assert {path.stem for path in CONFIGS.glob("*.json")} == set(COUNTS)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_published_configuration(name: str) -> None:
+    """A spec of a dozen lines, in the printer's own form, of exactly the published size; and back."""
+    spec = hub.import_config((CONFIGS / f"{name}.json").read_text(), name)
+    assert len(spec.splitlines()) <= 16
+    assert format_spec(parse(Source(name, spec))) == spec
+    graph = graph_of(spec)
+    assert counted(graph) == COUNTS[name]
+    assert says(hub.export_config(graph), config_of(name))
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_the_spec_in_the_tree_says_the_same(name: str) -> None:
+    by_hand = graph_of((ROOT / "specs" / f"{name}.arch").read_text())
+    assert says(hub.export_config(by_hand), config_of(name))
+
+
+def says(ours: dict[str, object], theirs: dict[str, object]) -> bool:
+    """Whether every key of theirs that we write has the value that we write."""
+    alike = dict(theirs)
+    if "rope_theta" in alike:  # as files of transformers 4 have it
+        alike["rope_parameters"] = {"rope_theta": alike["rope_theta"], "rope_type": "default"}
+    for key, rule in (("time_step_rank", "auto"), ("mamba_dt_rank", "auto"), ("head_dim", None)):
+        if key in alike and alike[key] == rule:
+            del alike[key]
+    return all(ours[key] == value for key, value in alike.items() if key in ours)
+
+
+def test_a_jamba_is_three_lines() -> None:
+    *_, mamba, attn, _, block = hub.spec_text(config_of("jamba_v0_1"), "Jamba-v0.1").splitlines()
+    assert mamba == "let mamba = mamba(d_state=16, d_conv=4, expand=2, dt_rank=256, inner_norm=rms)"
+    assert attn == "let attn  = attn(d_head=128, rope=none)"
+    assert block == "block x4 < mamba x4, attn gqa(32,8), mamba x3 > moe every 2 top2/16"
+
+
+@pytest.mark.parametrize(
+    ("change", "block"),
+    [
+        ({"num_hidden_layers": 28},
+         "block < < mamba x4, attn gqa(32,8), mamba x3 > x3, mamba x4 > moe every 2 top2/16"),
+        ({"attn_layer_period": 1, "attn_layer_offset": 0}, "block x32 < attn gqa(32,8) > moe every 2 top2/16"),
+        ({"attn_layer_period": 40, "attn_layer_offset": 35}, "block x32 < mamba > moe every 2 top2/16"),
+        ({"expert_layer_period": 1, "expert_layer_offset": 0, "num_hidden_layers": 8, "attn_layer_offset": 0},
+         "block < attn gqa(32,8), mamba x7 > moe top2/16"),
+        ({"expert_layer_period": 3, "expert_layer_offset": 0, "attn_layer_period": 2, "attn_layer_offset": 1},
+         "block x16 < mamba, attn gqa(32,8) > moe every 3 offset 0 top2/16"),
+        ({"num_experts": 1}, "block x4 < mamba x4, attn gqa(32,8), mamba x3 >"),
+        ({"expert_layer_period": 50, "expert_layer_offset": 49}, "block x4 < mamba x4, attn gqa(32,8), mamba x3 >"),
+    ],
+)  # fmt: skip
+def test_jamba_patterns(change: dict[str, object], block: str) -> None:
+    spec = hub.spec_text(config_of("jamba_v0_1") | change)
+    assert spec.splitlines()[-1] == block
+    again = hub.spec_text(hub.export_config(graph_of(spec)))
+    assert again == spec
+
+
+def test_a_stack_without_end_costs_nothing() -> None:
+    spec = hub.spec_text(config_of("llama_2_7b") | {"num_hidden_layers": 10**9})
+    assert spec.splitlines()[-1] == "block x1000000000 < attn gqa(32,32) >"
+    assert hub.match(graph_of(spec)) is None, "no checkpoint has that many layers"
+
+
+# --- what matches ----------------------------------------------------------------------------------
+
+HEADER = "vocab 64; d_model 32; norm rms(eps=1e-6); mlp swiglu(48)\n"
+MAMBA = "mamba(dt_rank=4, inner_norm=rms)"
+
+
+@pytest.mark.parametrize(
+    ("spec", "family"),
+    [
+        ("block x2 < attn gqa(4,2) rope >", "llama"),
+        ("block x2 < attn mha(4) rope >", "llama"),
+        ("block x2 < attn mqa(4) rope(theta=5e5) > bias out_bias", "llama"),
+        ("block x2 < attn gqa(4,2) rope d_head=6 >", "llama"),
+        ("block x2 < attn gqa(6,2) rope d_head=6 >", "mistral"),  # transformers' Llama wants heads that divide d_model
+        ("block x2 < attn gqa(4,2) rope window(8) >", "mistral"),
+        ("block x2 < attn gqa(4,2) rope > moe(router=softmax(renorm)) top2/4", "mixtral"),
+        ("block x2 < attn gqa(4,2) rope window(8) > moe(router=softmax(renorm)) top2/4", "mixtral"),
+        ("block x2 < attn gqa(4,2) rope > moe top2/4", None),  # Mixtral's weights sum to one
+        ("block x4 < attn gqa(4,2) rope > moe(router=softmax(renorm)) every 2 top2/4", None),
+        (f"block x2 < {MAMBA} x3, attn gqa(4,2) > moe every 2 top2/4", "jamba"),
+        (f"block x2 < {MAMBA} x3, attn gqa(4,2) >", "jamba"),
+        (f"block x2 < {MAMBA} >", "jamba"),
+        ("block x2 < attn gqa(4,2) >", "jamba"),  # no positions
+        (f"block x2 < {MAMBA} > mlp none", None),  # a Mamba has no inner norms
+        (f"block x2 < {MAMBA} x3, attn gqa(4,2) > moe(router=softmax(renorm)) every 2 top2/4", None),
+        (f"block x2 < {MAMBA} x3, attn gqa(4,2) rope > moe every 2 top2/4", None),
+        (f"block < {MAMBA} x3, attn gqa(4,2), {MAMBA}, attn gqa(4,2) >", None),  # no period
+        (f"block x2 < {MAMBA}, attn gqa(4,2) d_head=16 >", None),  # a Jamba has no head_dim
+        ("block x2 < mamba(dt_rank=4, inner_norm=rms(eps=1e-5)) >", None),  # one eps for all
+        (f"block x2 < {MAMBA} > moe(expert=swiglu(24)) every 2 top2/4", None),  # one width for all
+        (f"block x2 < {MAMBA} > moe every 2 top1/1", None),  # there, one expert is no expert
+        ("block x2 < mamba > mlp none", "mamba"),
+        ("block x2 < mamba(dt_rank=3, conv_bias=false, bias) > mlp none", "mamba"),
+        ("residual(dtype=fp32)\nblock x2 < mamba > mlp none", "mamba"),
+        ("tied\nblock x2 < attn gqa(4,2) rope >", "llama"),
+        ("residual(dtype=fp32)\nblock x2 < attn gqa(4,2) rope >", None),
+        ("residual(branch=0.5)\nblock x2 < attn gqa(4,2) rope >", None),
+        ("embed(scale=2)\nblock x2 < attn gqa(4,2) rope >", None),
+        ("logits(scale=2)\nblock x2 < attn gqa(4,2) rope >", None),
+        ("logits(cap=30)\nblock x2 < attn gqa(4,2) rope >", None),
+        ("block < attn gqa(4,2) rope, attn gqa(4,2) rope window(8) >", None),
+        ("block < attn gqa(4,2) rope, attn gqa(4,4) rope >", None),
+        ("block x2 < attn gqa(4,2) rope(dims=4) >", None),
+        ("block x2 < attn gqa(4,2) rope qk_norm=rms >", None),
+        ("block x2 < attn gqa(4,2) rope scale=2 >", None),
+        ("block x2 < attn gqa(4,2) rope bias >", None),  # Llama has all biases of attention or none
+        ("block x2 < attn gqa(4,2) rope + geglu(48) >", None),
+        ("block x2 < attn gqa(4,2) rope > mlp none", None),
+        ("block x2 < attn gqa(4,2) rope + mamba >", None),
+    ],
+)  # fmt: skip
+def test_families_match_by_structure(spec: str, family: str | None) -> None:
+    graph = graph_of(HEADER.replace("\n", ";") + "context 128\n" + spec)
+    found = hub.match(graph)
+    assert (found and found.family.name) == family
+    lowered = hub.match(lower(graph))
+    assert lowered == found, "fusing changes no fact"
+    if found:
+        assert hub.match(graph_of(hub.spec_text(hub.export_config(graph)))) == found
+    else:
+        with pytest.raises(ValueError, match="none of the families"):
+            hub.export_config(graph)
+
+
+@pytest.mark.parametrize(
+    ("at", "expected"),
+    [
+        ([True] * 4, (1, 0)),
+        ([False] * 4, (5, 4)),
+        ([False, True] * 3, (2, 1)),
+        ([False, False, True, False], (4, 2)),
+        ([True], (1, 0)),
+        ([True, True, False], None),
+        ([False, False, True, True], None),  # the first of a period of 1 would be layer 0
+    ],
+)
+def test_periods(at: list[bool], expected: tuple[int, int] | None) -> None:
+    assert periodic(at) == expected
+
+
+# --- the emitted module ----------------------------------------------------------------------------
+
+
+def test_hub_py_is_a_clean_module(tmp_path: Path) -> None:
+    specs = [path.read_text() for path in (ROOT / "specs").glob("*.arch")]
+    for i, spec in enumerate([*specs, HEADER + "block x2 < attn gqa(4,2) rope(dims=4) >"]):
+        module = hub.hub_py(graph_of(spec))
+        (tmp_path / f"hub_{i}.py").write_text(module)
+        names: dict[str, object] = {}
+        exec(compile(ast.parse(module), "hub.py", "exec"), names)
+        assert (names["FAMILY"] is None) == (not names["ROWS"]) == (not names["CONFIG"])
+    for command in (["ruff", "check", "--select=E,F,W,I,N,UP,B,C4,SIM,RUF,D1"], ["ruff", "format", "--check"]):
+        arguments = [sys.executable, "-m", *command, "--isolated", "--line-length=120", str(tmp_path)]
+        run = subprocess.run(arguments, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_a_mistral_without_a_window_is_a_llama() -> None:
+    found = hub.match(graph_of(hub.spec_text(config_of("mistral_7b_v0_1") | {"sliding_window": None})))
+    assert found is not None
+    assert found.family.name == "llama"
+    assert found.alike == {
+        "mistral": {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": None}
+    }
+    names: dict[str, object] = {}
+    exec(hub.hub_py(graph_of((ROOT / "specs" / "jamba_tiny.arch").read_text())), names)
+    assert names["ALIKE"] == {}
+    assert names["REPHRASED"] == (
+        "attn_layer_offset",
+        "attn_layer_period",
+        "expert_layer_offset",
+        "expert_layer_period",
+        "mamba_dt_rank",
+        "max_position_embeddings",
+    )
+
+
+def test_a_tied_head_is_a_second_name() -> None:
+    match = hub.match(graph_of(HEADER + "tied\nblock x2 < attn gqa(4,2) rope >"))
+    assert match is not None
+    names = [theirs for ours, theirs in match.rows if ours == "embed.weight"]
+    assert names == ["model.embed_tokens.weight", "lm_head.weight"]
+    assert "lm_head.weight" not in dict(match.rows)
+
+
+# --- what is refused -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "keys"),
+    [
+        ("llama_2_7b", {"model_type": "gpt2"}, {"model_type"}),
+        ("llama_2_7b", {"model_type": None}, {"model_type"}),
+        ("llama_2_7b", {"hidden_act": "gelu"}, {"hidden_act"}),
+        ("llama_2_7b", {"rope_scaling": {"type": "linear", "factor": 2.0}}, {"rope_scaling.type"}),
+        ("llama_3_8b", {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, {"rope_scaling.rope_type"}),
+        ("llama_3_8b", {"rope_parameters": {"rope_theta": 1e4}}, {"rope_parameters.rope_theta"}),  # and rope_theta
+        ("llama_2_7b", {"rope_parameters": {"wavelength": 3}}, {"rope_parameters.wavelength"}),
+        ("llama_2_7b", {"rope_parameters": 7}, {"rope_parameters"}),
+        ("llama_2_7b", {"partial_rotary_factor": 0.5}, {"partial_rotary_factor"}),
+        ("llama_2_7b", {"quantization_config": {"bits": 4}}, {"quantization_config"}),
+        ("llama_2_7b", {"sliding_window": 4096}, {"sliding_window"}),
+        ("llama_2_7b", {"num_attention_heads": 24, "num_key_value_heads": 24}, {"num_attention_heads"}),
+        ("llama_2_7b", {"num_key_value_heads": 3}, {"num_key_value_heads"}),
+        ("llama_2_7b", {"head_dim": 5}, {"head_dim"}),
+        ("llama_2_7b", {"num_attention_heads": 10**6, "num_key_value_heads": 1}, {"num_attention_heads"}),
+        ("llama_2_7b", {"architectures": ["LlamaForSequenceClassification"]}, {"architectures"}),
+        ("llama_2_7b", {"vocab_size": "32000"}, {"vocab_size"}),
+        ("llama_2_7b", {"vocab_size": True}, {"vocab_size"}),
+        ("llama_2_7b", {"vocab_size": None}, {"vocab_size"}),
+        ("llama_2_7b", {"num_key_value_heads": "auto"}, {"num_key_value_heads"}),
+        ("llama_2_7b", {"vocab_size": 0}, {"vocab_size"}),
+        ("llama_2_7b", {"vocab_size": 10**30}, {"vocab_size"}),
+        ("llama_2_7b", {"rms_norm_eps": float("nan")}, {"rms_norm_eps"}),
+        ("llama_2_7b", {"rms_norm_eps": 0}, {"rms_norm_eps"}),
+        ("llama_2_7b", {"rms_norm_eps": [], "mlp_bias": 1, "residual_multiplier": 2.0},
+         {"rms_norm_eps", "mlp_bias", "residual_multiplier"}),
+        ("mistral_7b_v0_1", {"attention_bias": True}, {"attention_bias"}),
+        ("mistral_7b_v0_1", {"layer_types": ["full_attention"] * 32}, {"layer_types"}),
+        ("mixtral_8x7b", {"router_jitter_noise": 0.1}, {"router_jitter_noise"}),
+        ("mixtral_8x7b", {"num_experts_per_tok": 9}, {"num_experts_per_tok"}),
+        ("mixtral_8x7b", {"num_experts": 4}, {"num_experts"}),  # beside num_local_experts 8
+        ("jamba_v0_1", {"attn_layer_offset": 8}, {"attn_layer_offset"}),
+        ("jamba_v0_1", {"expert_layer_offset": 2}, {"expert_layer_offset"}),
+        ("jamba_v0_1", {"sliding_window": 4096}, {"sliding_window"}),
+        ("jamba_v0_1", {"mamba_inner_layernorms": False}, {"mamba_inner_layernorms"}),
+        ("jamba_v0_1", {"head_dim": 64}, {"head_dim"}),
+        ("jamba_v0_1", {"num_hidden_layers": 10**9}, {"num_hidden_layers"}),
+        ("mamba_130m", {"rms_norm": False}, {"rms_norm"}),
+        ("mamba_130m", {"intermediate_size": 1000}, {"intermediate_size"}),
+        ("mamba_130m", {"ssm_cfg": {"layer": "Mamba2"}}, {"ssm_cfg"}),
+        ("mamba_130m", {"time_step_rank": None}, {"time_step_rank"}),
+        ("mamba_130m", {"time_step_rank": "automatic"}, {"time_step_rank"}),
+    ],
+)  # fmt: skip
+def test_unsupported_keys_are_named(name: str, change: dict[str, object], keys: set[str]) -> None:
+    with pytest.raises(hub.UnsupportedConfig) as raised:
+        hub.spec_text(config_of(name) | change)
+    assert {key for key, _ in raised.value.problems} == keys
+    assert all(key in str(raised.value) for key in keys)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "[" * 100_000, '"llama"', "{}", '{"model_type": ["llama"]}'])
+def test_what_is_no_configuration_is_refused(content: str) -> None:
+    with pytest.raises(hub.UnsupportedConfig):
+        hub.import_config(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("Jamba-v0.1", "jamba_v0_1"),
+        ("7B", "model_7b"),
+        ("block", "block_model"),
+        ("x4", "x4_model"),
+        ("\u00e9\n; block", "block_model"),
+        ("...", "imported"),
+    ],
+)
+def test_names_become_words(name: str, word: str) -> None:
+    assert hub.spec_text(config_of("mamba_130m"), name).splitlines()[1] == f"model {word}"
+
+
+# --- repeats ---------------------------------------------------------------------------------------
+
+
+def unroll(run: Run) -> list[str]:
+    return [word for item in run.items for word in ([item] if isinstance(item, str) else unroll(item))] * run.count
+
+
+def test_repeats_unroll_to_what_they_stand_for() -> None:
+    draw = random.Random(0)
+    for _ in range(200):
+        words = draw.choices("ab", [1, draw.choice([1, 5])], k=draw.randint(1, 24)) * draw.choice([1, 1, 2, 3])
+        words += words[: draw.choice([0, 0, len(words) // 2])]
+        assert unroll(rolled(words)) == words
+    long = draw.choices("ab", k=300)
+    assert unroll(rolled(long)) == long
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("m", "< m >"),
+        ("mmm", "x3 < m >"),
+        ("mam", "< m, a, m >"),
+        ("mmmmammm" * 4, "x4 < m x4, a, m x3 >"),
+        ("mmf" * 2 + "a" + "mmf" * 2 + "a" + "b", "< < < m x2, f > x2, a > x2, b >"),
+    ],
+)
+def test_repeats_are_short(words: str, expected: str) -> None:
+    assert text(rolled(list(words))) == expected
+
+
+def test_an_irregular_stack_is_short_too() -> None:
+    """The 56 layers of NVIDIA's hybrid 8B, arXiv:2406.07887."""
+    words = list("mfmfmffmfmafmfmfmfmffmafmfmfmfmfmaffmfmfmfmfmafmffmfmfmf")
+    run = rolled(words)
+    assert unroll(run) == words
+    assert text(run) == (
+        "< < m, f > x3, < f, m > x2, a, < f, m > x4, f x2, m, a, < < f, m > x5, a, f > x2, m, f x2, < m, f > x3 >"
+    )
