@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from archc import compiler
 from archc.compiler import Model
 from archc.diagnostics import Source
@@ -125,7 +126,7 @@ def test_the_one_liner_is_jamba_with_its_attention_last() -> None:
     assert normed.params.active == jamba.params.active == 12_110_311_296
     assert normed.state.total == plain.state.total == jamba.state.total
     assert normed.flops.total == jamba.flops.total
-    assert [layer for layer in plain.outline.stack] != [layer for layer in jamba.outline.stack]
+    assert plain.outline.stack != jamba.outline.stack
 
 
 def test_a_tied_head_is_stored_once() -> None:

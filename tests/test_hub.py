@@ -235,14 +235,14 @@ def test_a_mistral_without_a_window_is_a_llama() -> None:
     names: dict[str, object] = {}
     exec(hub.hub_py(graph_of((ROOT / "specs" / "jamba_tiny.arch").read_text())), names)
     assert names["ALIKE"] == {}
-    assert names["REPHRASED"] == (
+    assert names["REPHRASED"] == {
         "attn_layer_offset",
         "attn_layer_period",
         "expert_layer_offset",
         "expert_layer_period",
         "mamba_dt_rank",
         "max_position_embeddings",
-    )
+    }
 
 
 def test_a_tied_head_is_a_second_name() -> None:

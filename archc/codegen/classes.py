@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from archc.codegen.layout import definition, statement
-from archc.codegen.programs import BODY, Names, Part, Program, parts
-from archc.ir.graph import Layer
+from archc.codegen.programs import BODY, USE, Names, Part, Program, parts
+from archc.ir.graph import Layer, Node
 from archc.ir.op import attribute
 from archc.ir.size import Size
 from archc.ir.values import State, Value, Weight
@@ -48,6 +48,7 @@ class ClassView:
     base: str
     packs: tuple[str, ...]
     children: tuple[tuple[str, str], ...]
+    declared: tuple[str, ...]  # attributes that the constructor cannot declare by assigning
     constructor: tuple[str, ...]
     parameters: tuple[str, ...]
     result: str
@@ -74,6 +75,7 @@ class Classes:
     names: Names
     by_identity: dict[object, ClassView] = field(default_factory=dict)
     layers: list[ClassView] = field(default_factory=list)
+    uses: dict[str, ClassView] = field(default_factory=dict)
     of_layer: dict[Layer, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
 
     def add(self, layer: Layer) -> None:
@@ -81,12 +83,13 @@ class Classes:
         part = parts(layer.graph, layer.scopes)
         children = [self.scope(child) for child in part.children]
         index = self._skeleton(part, children)
-        self.of_layer[layer] = (index, tuple(child.name for child in children))
+        made = [_made(child, view) for child, view in zip(part.children, children, strict=True)]
+        self.of_layer[layer] = (index, tuple(made))
 
     def construct(self, layer: Layer) -> str:
         """`Layer(Mamba(), MoE())`."""
         index, children = self.of_layer[layer]
-        return f"{self.layers[index].name}({', '.join(f'{child}()' for child in children)})"
+        return f"{self.layers[index].name}({', '.join(children)})"
 
     def scope(self, part: Part) -> ClassView:
         """The class of a scope, made once for each distinct kind and fields."""
@@ -100,7 +103,9 @@ class Classes:
         return self.by_identity[part.scope.identity]
 
     def _layer_class(self, part: Part, children: list[ClassView], name: str) -> ClassView:
-        made = [f"self.{child.name} = {child.name}" for child in part.children]
+        made = []
+        for child, view in zip(part.children, children, strict=True):
+            made += self._slot(child, view)
         doc = " and ".join(child.name for child in part.children)
         view = self._class(part, name, f"One layer: {doc}, behind their norms.", children, made)
         slots = tuple((c.name, v.name) for c, v in zip(part.children, children, strict=True))
@@ -114,19 +119,17 @@ class Classes:
         view = self._layer_class(part, children, LAYER)
         for i, known in enumerate(self.layers):
             if _skeleton_of(known) == _skeleton_of(view):
-                slots = tuple((n, _union(a, b)) for (n, a), (_, b) in zip(known.children, view.children, strict=True))
-                cache_type = _union(known.cache_type, view.cache_type) if known.cache_type and view.cache_type else None
-                self.layers[i] = replace(known, children=slots, cache_type=cache_type)
+                self.layers[i] = _merged(known, view)
                 return i
         name = variant(LAYER, {known.name for known in self.layers})
         self.layers.append(self._layer_class(part, children, name))
         return len(self.layers) - 1
 
     def _class(self, part: Part, name: str, doc: str, children: list[ClassView], made: list[str]) -> ClassView:
-        nodes = part.own
+        nodes = [node for node in part.own if not (part.shared and node.per_use)]
         packs = tuple(dict.fromkeys(group for node in nodes for group in node.op.packs()))
         weights = [weight for node in nodes for weight in node.op.weights()]
-        constructor = [*_module_lines(part), *_parameter_lines(weights), *(f"{' ' * BODY}{line}" for line in made)]
+        constructor = [*_module_lines(nodes), *_parameter_lines(weights), *(f"{' ' * BODY}{line}" for line in made)]
         if packs:
             constructor.append(f"{' ' * BODY}self.pack()")
             self.names.use(".projections", "Packed")
@@ -136,16 +139,57 @@ class Classes:
             base="Packed" if packs else "nn.Module",
             packs=tuple(_tuple(f'"{member}"' for member in group) for group in packs),
             children=(),
+            declared=tuple(f"{c.name}: {v.name}" for c, v in zip(part.children, children, strict=True) if _root(c)),
             constructor=tuple(constructor),
             parameters=self._parameters(part),
             result=result_type(part.outputs),
             body=Program(part, self.names).body(),
             initialise=(
                 *self.initialise(weights),
-                *(f"{' ' * BODY}self.{child.name}.init_weights()" for child in part.children),
+                *(f"{' ' * BODY}self.{name}.init_weights()" for name in _owned_children(part)),
             ),
         )
         return self._with_cache(view, part, children)
+
+    def use_class(self, part: Part) -> ClassView:
+        """The class of the weights that each use of a shared part brings."""
+        name = f"{self._shared_name(part)}Use"
+        if name not in self.uses:
+            nodes = [node for node in part.own if node.per_use]
+            weights = [weight for node in nodes for weight in node.op.weights()]
+            below = [child for child in part.children if child.per_use]
+            made = [f"{' ' * BODY}self.{child.name} = {self.use_class(child).name}()" for child in below]
+            packs = tuple(dict.fromkeys(group for node in nodes for group in node.op.packs()))
+            pack = [f"{' ' * BODY}self.pack()"] if packs else []
+            self.uses[name] = ClassView(
+                name=name,
+                doc=f"What each use of {name.removesuffix('Use')} has for itself.",
+                base="Packed" if packs else "nn.Module",
+                packs=tuple(_tuple(f'"{member}"' for member in group) for group in packs),
+                children=(),
+                declared=(),
+                constructor=(*_module_lines(nodes), *_parameter_lines(weights), *made, *pack),
+                parameters=(),
+                result="",
+                body=(),
+                initialise=(
+                    *self.initialise(weights),
+                    *(f"{' ' * BODY}self.{child.name}.init_weights()" for child in below),
+                ),
+            )
+        return self.uses[name]
+
+    def _shared_name(self, part: Part) -> str:
+        return "".join(word.capitalize() for name in part.path.split(".") for word in name.split("_"))
+
+    def _slot(self, child: Part, view: ClassView) -> list[str]:
+        """Constructor lines for a child that is handed in; a shared one is referred to but stored by the model."""
+        if not _root(child):
+            return [f"self.{child.name} = {child.name}"]
+        lines = [f'object.__setattr__(self, "{child.name}", {child.name})  # the model stores it, not each user']
+        if child.per_use:
+            lines.append(f"self.{child.name}_{USE} = {self.use_class(child).name}()")
+        return lines
 
     def initialise(self, weights: Iterable[Weight]) -> list[str]:
         """One call of the package's initialise.py for each weight."""
@@ -163,6 +207,8 @@ class Classes:
         names = Program(part, self.names).parameter_names()
         optional = {"delta"}  # there is none before the first layer
         parameters = [f"{name}: Tensor{' | None' if name in optional else ''}" for name in names]
+        if part.per_use:
+            parameters.append(f"{USE}: {self.use_class(part).name}")
         if part.positional:
             parameters.append("positions: Tensor | None = None")
         return tuple(parameters)
@@ -228,9 +274,31 @@ def size_code(size: Size) -> str:
         return str(size)
 
 
-def _module_lines(part: Part) -> list[str]:
+def _root(part: Part) -> bool:
+    """Whether a part is a shared module itself, and not merely inside one."""
+    return part.scope is not None and part.scope.shared is not None
+
+
+def _owned_children(part: Part) -> list[str]:
+    """The submodules that a module initialises."""
+    names = []
+    for child in part.children:
+        if not _root(child):
+            names.append(child.name)
+        elif child.per_use:
+            names.append(f"{child.name}_{USE}")
+    return names
+
+
+def _made(child: Part, view: ClassView) -> str:
+    """The constructor argument of a layer for one child."""
+    shared = child.scope.shared if child.scope else None
+    return f"{view.name}()" if shared is None else f"{shared.name}[{shared.copy}]"
+
+
+def _module_lines(nodes: Iterable[Node]) -> list[str]:
     lines = []
-    for node in part.own:
+    for node in nodes:
         for module in node.op.modules():
             lines.append(statement(f"self.{module.name} = {module.constructor}", BODY, module.comment))
     return lines
@@ -255,6 +323,18 @@ def _parameter_lines(weights: Iterable[Weight]) -> list[str]:
 
 def _handed_on(child: str) -> str:
     return f"self.{child}.init_cache(batch, context, dtype, length)"
+
+
+def _merged(known: ClassView, other: ClassView) -> ClassView:
+    """One layer class for two sets of children: every type becomes the union."""
+    slots = tuple((n, _union(a, b)) for (n, a), (_, b) in zip(known.children, other.children, strict=True))
+    known = replace(known, children=slots)
+    if known.cache is None or other.cache is None:
+        cache_type = _union(known.cache_type, other.cache_type) if known.cache_type and other.cache_type else None
+        return replace(known, cache_type=cache_type)
+    pairs = zip(known.cache.fields, other.cache.fields, strict=True)
+    fields = tuple(replace(a, type=_union(a.type, b.type)) for a, b in pairs)
+    return replace(known, cache=replace(known.cache, fields=fields))
 
 
 def _skeleton_of(view: ClassView) -> tuple[object, ...]:

@@ -36,6 +36,9 @@ class ModelView:
     initialise: tuple[str, ...]
     start: tuple[str, ...]
     carry: str
+    arguments: str
+    shared: tuple[tuple[str, str, int], ...]  # name, class, copies
+    stack_parameters: str
     end: tuple[str, ...]
     capacity: str
     layer_type: str
@@ -51,11 +54,12 @@ def model_view(graph: Graph, names: Names, doc: Iterable[str], spec_hash: str) -
     first, last = parts(graph.prologue, ()), parts(graph.epilogue, ())
     weights = [*_own_weights(first), *_own_weights(last)]
     layer_inputs = next(iter(counts(graph.stack))).graph.inputs
-    carry = [value.name or "h" for value in layer_inputs]
+    carry = [value.name or "h" for value in layer_inputs[: len(layer_inputs) - len(graph.invariants)]]
+    shared = _shared(graph, classes)
     settings = graph.settings
     initialise = classes.initialise(weights)
     head = len(_own_weights(first))
-    loop = [f"{' ' * BODY}for layer in self.layers:", f"{' ' * BODY}    layer.init_weights()"]
+    loop = [_init_all(name) for name, _, _ in shared] + [_init_all("layers")]
     return ModelView(
         name=settings.name,
         doc=tuple(doc),
@@ -71,14 +75,29 @@ def model_view(graph: Graph, names: Names, doc: Iterable[str], spec_hash: str) -
         constructor=tuple(_module_lines(first)) + tuple(_module_lines(last)),
         tied=settings.tied,
         initialise=(*initialise[:head], *loop, *initialise[head:]),
-        start=_start(first, names, carry),
+        start=(*_start(first, names, carry), *(f"{' ' * BODY}{name} = {carry[-1]}" for name in graph.invariants)),
         carry=", ".join(carry),
+        arguments=", ".join([*carry, *graph.invariants]),
+        shared=shared,
+        stack_parameters=", ".join(f"{name}: list[{class_name}]" for name, class_name, _ in shared),
         end=_end(last, names, carry),
         capacity="context" if any(map(_unbounded, _states(graph))) else "None",
         layer_type=" | ".join(view.name for view in classes.layers),
         stack=tuple(_stack(graph.stack, classes, 4)),
-        classes=(*classes.layers, *classes.by_identity.values()),
+        classes=(*classes.layers, *classes.by_identity.values(), *classes.uses.values()),
     )
+
+
+def _init_all(modules: str) -> str:
+    pad = " " * BODY
+    return f"{pad}for module in self.{modules}:\n{pad}    module.init_weights()"
+
+
+def _shared(graph: Graph, classes: Classes) -> tuple[tuple[str, str, int], ...]:
+    """(name, class, copies) of every shared module."""
+    scopes = [scope for layer in counts(graph.stack) for scope in layer.scopes if scope.shared is not None]
+    found = {s.shared.name: (classes.by_identity[s.identity].name, s.shared.copies) for s in scopes if s.shared}
+    return tuple((name, class_name, copies) for name, (class_name, copies) in found.items())
 
 
 def _own_weights(part: Part) -> list[Weight]:

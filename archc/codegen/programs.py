@@ -11,6 +11,7 @@ from archc.ir.op import Kernel, Printer
 from archc.ir.values import State, Value
 
 BODY = 8  # columns of a method's body
+USE = "use"  # the argument with the weights that a use of a shared module brings
 
 
 @dataclass
@@ -43,6 +44,12 @@ class Part:
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
     children: tuple[Part, ...]
+    shared: bool  # inside a module that several layers use
+
+    @property
+    def per_use(self) -> bool:
+        """Whether each use of this shared part brings weights of its own."""
+        return self.shared and any(node.per_use for node in self.nodes)
 
     @property
     def own(self) -> tuple[Node, ...]:
@@ -84,7 +91,9 @@ def _part(
         elsewhere = {v for n in graph.nodes if n not in inside for v in n.inputs} | set(graph.outputs)
         results = tuple(value for node in inside for value in node.outputs if value in elsewhere)
         children.append(_part(graph, scopes, child, inside, tuple(read), results))
-    return Part(path, scopes.get(path), nodes, inputs, outputs, tuple(children))
+    root = scopes.get(path.split(".")[0])
+    shared = root is not None and root.shared is not None
+    return Part(path, scopes.get(path), nodes, inputs, outputs, tuple(children), shared)
 
 
 class Program:
@@ -134,6 +143,8 @@ class Program:
     def _code(self, step: Node | Part) -> tuple[str, tuple[Value, ...]]:
         if isinstance(step, Part):
             arguments = [self.operand(value) for value in step.inputs]
+            if step.per_use:
+                arguments.append(f"{USE}.{step.name}" if self.part.shared else f"self.{step.name}_{USE}")
             if step.positional:
                 arguments.append("positions")
             if step.state:
@@ -141,7 +152,9 @@ class Program:
                 arguments.append("cache" if alone else f"cache.{step.name} if cache else None")
             return f"self.{step.name}({', '.join(arguments)})", step.outputs
         self.names.imports.update(step.op.imports())
-        printer = Printer(inputs=[self.operand(value) for value in step.inputs], kernel=self.names.kernel)
+        root = USE if self.part.shared and step.per_use else "self"
+        operands = [self.operand(value) for value in step.inputs]
+        printer = Printer(inputs=operands, kernel=self.names.kernel, root=root)
         return step.op.code(printer), step.outputs
 
     @property

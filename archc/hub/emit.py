@@ -12,24 +12,29 @@ _ROWS_ARE = """\
 # Our tensor, theirs. `*` is a layer's index; a last `[*]` is the expert's index in a stacked tensor of ours.
 # A second row for a tensor of ours is another name that it may have in a file.
 """
-
-
 _REPHRASED_IS = """\
-# Keys that a config.json may say in other words: the names and shapes of its tensors show what they mean.
+# Keys that a config.json may say in other words; the names and shapes of its tensors show what is meant.
 """
 _ALIKE_IS = """\
 # Other families with the same names and the same function, and the keys that say it there.
+"""
+_NONE = """\
+FAMILY: str | None = None
+
+CONFIG: dict[str, object] = {}
+
+REPHRASED: frozenset[str] = frozenset()
+
+ALIKE: dict[str, dict[str, object]] = {}
+
+ROWS: tuple[tuple[str, str], ...] = ()
 """
 
 
 def module_text(match: Match | None) -> str:
     """A typed module in ruff's format; FAMILY is None where no family computes what the model computes."""
     if match is None:
-        return (
-            _HEADER.format(doc="The Hugging Face names of this model: no family computes what it computes.")
-            + "FAMILY: str | None = None\n\nCONFIG: dict[str, object] = {}\n\nREPHRASED: tuple[str, ...] = ()\n\n"
-            + "ALIKE: dict[str, dict[str, object]] = {}\n\nROWS: tuple[tuple[str, str], ...] = ()\n"
-        )
+        return _HEADER.format(doc="The Hugging Face names of this model: no family computes what it computes.") + _NONE
     doc = f"The Hugging Face names of this model: it is a {match.family.title} ({match.family.source})."
     lines = [
         _HEADER.format(doc=doc) + f"FAMILY: str | None = {_literal(match.family.name)}",
@@ -38,13 +43,9 @@ def module_text(match: Match | None) -> str:
         *(f"    {_literal(key)}: {_literal(value)}," for key, value in sorted(match.config.items())),
         "}",
         "",
-        *_list(_REPHRASED_IS + "REPHRASED: tuple[str, ...] = ", "()", [_literal(key) for key in match.rephrased]),
+        *_rephrased(match),
         "",
-        *_list(
-            _ALIKE_IS + "ALIKE: dict[str, dict[str, object]] = ",
-            "{}",
-            [f"{_literal(name)}: {_literal(dict(sorted(keys.items())))}" for name, keys in sorted(match.alike.items())],
-        ),
+        *_alike(match),
         "",
         _ROWS_ARE + "ROWS: tuple[tuple[str, str], ...] = (",
         *_rows(match),
@@ -53,12 +54,19 @@ def module_text(match: Match | None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _list(start: str, brackets: str, elements: list[str]) -> list[str]:
-    """An assignment with a line for each element."""
-    opening, closing = brackets
-    if not elements:
-        return [start + brackets]
-    return [start + opening, *(f"    {element}," for element in elements), closing]
+def _rephrased(match: Match) -> list[str]:
+    start = _REPHRASED_IS + "REPHRASED: frozenset[str] = frozenset("
+    if not match.rephrased:
+        return [start + ")"]
+    return [start, "    {", *(f"        {_literal(key)}," for key in match.rephrased), "    }", ")"]
+
+
+def _alike(match: Match) -> list[str]:
+    start = _ALIKE_IS + "ALIKE: dict[str, dict[str, object]] = {"
+    if not match.alike:
+        return [start + "}"]
+    keys = {name: _literal(dict(sorted(said.items()))) for name, said in sorted(match.alike.items())}
+    return [start, *(f"    {_literal(name)}: {said}," for name, said in keys.items()), "}"]
 
 
 def _rows(match: Match) -> Iterator[str]:

@@ -58,10 +58,10 @@ class Module:
     comment: str = ""
 
 
-def attribute(path: str) -> str:
+def attribute(path: str, root: str = "self") -> str:
     """The Python for a weight or submodule: `self.in_proj.weight`, `self.A_log`, `self.experts["up_proj"]`."""
     head, _, rest = path.partition(".")
-    return f"self.{path}" if rest in ("", "weight", "bias") else f'self.{head}["{rest}"]'
+    return f"{root}.{path}" if rest in ("", "weight", "bias") else f'{root}.{head}["{rest}"]'
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +75,14 @@ class Printer:
     kernel: Callable[..., str] = field(repr=False)
     positions: str = "positions"
     cache: str = "cache"
+    root: str = "self"  # the object that holds the weights
 
     def held(self, field_name: str) -> str:
         """The keyword argument that hands an op its part of the cache, if there is a cache."""
         return f"state={self.cache}.{field_name} if {self.cache} else None"
 
     def weight(self, path: str) -> str:
-        return attribute(path)
+        return attribute(path, self.root)
 
 
 @dataclass(frozen=True, kw_only=True)

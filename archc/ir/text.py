@@ -24,7 +24,7 @@ def meaning(graph: Graph) -> str:
     Names of the model and of the spec's `let`s are no part of it, nor is the context length.
     """
     names = {layer: f"layer{i}" for i, layer in enumerate(counts(graph.stack))}
-    lines = []
+    lines = [f"{scope.name} {scope.shared}" for layer in names for scope in layer.scopes if scope.shared]
     for op_graph in op_graphs(graph):
         lines += [f"{node.scope}: {node.op!r}" for node in op_graph.nodes]
         lines += list(program_lines(op_graph))

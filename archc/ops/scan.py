@@ -63,7 +63,7 @@ class SelectiveScan(Op):
     def code(self, p: Printer) -> str:
         kernel = self.kernel(dt_bias=False, dt_softplus=False, gate=False)
         x, dt, B, C = p.inputs
-        return self.call(p, kernel, f"{x}, {dt}, self.A_log, {B}, {C}, self.D")
+        return self.call(p, kernel, ", ".join([x, dt, p.weight("A_log"), B, C, p.weight("D")]))
 
     def call(self, p: Printer, kernel: Kernel, operands: str) -> str:
         return f"{p.kernel(kernel)}({operands}, positions={p.positions}, {p.held('ssm')})"

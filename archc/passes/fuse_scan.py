@@ -38,7 +38,7 @@ class GatedScan(Region):
     def code(self, p: Printer) -> str:
         x, dt, B, C, *gate = p.inputs
         bias = [p.weight(self.bias_path)] if self.bias_path else []
-        return self.scan.call(p, self.kernel, ", ".join([x, dt, "self.A_log", B, C, "self.D", *gate, *bias]))
+        return self.scan.call(p, self.kernel, ", ".join([x, dt, p.weight("A_log"), B, C, p.weight("D"), *gate, *bias]))
 
 
 def fuse_scan(graph: Graph) -> Graph:
