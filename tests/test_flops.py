@@ -41,7 +41,7 @@ class Counter(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore[m
     """
 
     ARITHMETIC = ("mul", "add", "sub", "neg", "exp", "div")
-    FREE = ("view", "select", "slice", "unsqueeze", "zeros", "zeros_like", "stack", "copy")
+    FREE = ("view", "select", "slice", "unsqueeze", "zeros", "zeros_like", "stack", "unbind", "copy")
 
     def __init__(self) -> None:
         super().__init__()

@@ -21,14 +21,13 @@ def calls(package: Package) -> dict[str, list[tuple[Any, tuple[Any, ...], dict[s
     from torch.utils._python_dispatch import TorchDispatchMode
 
     found: dict[str, list[tuple[Any, tuple[Any, ...], dict[str, Any]]]] = {}
+    forms: set[str] = set()
 
     class Recorder(TorchDispatchMode):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if func.namespace == package.namespace:
-                shapes = str([a.shape if isinstance(a, torch.Tensor) else a is None for a in flat(args)])
-                known = found.setdefault(func._opname, [])
-                if shapes not in [str([a.shape if isinstance(a, torch.Tensor) else a is None for a in flat(k[1])]) for k in known]:
-                    known.append((func, copied(args), copied(kwargs or {})))
+            if func.namespace == package.namespace and form(func, args) not in forms:
+                forms.add(form(func, args))
+                found.setdefault(func._opname, []).append((func, copied(args), copied(kwargs or {})))
             return func(*args, **(kwargs or {}))
 
     model = package.make(torch.float32)
@@ -44,6 +43,11 @@ def calls(package: Package) -> dict[str, list[tuple[Any, tuple[Any, ...], dict[s
     return found
 
 
+def form(func: Any, args: Any) -> str:
+    """What tells two calls of an operation apart: the shapes of the arguments, and which are absent."""
+    return f"{func}{[tuple(a.shape) if isinstance(a, torch.Tensor) else a is None for a in flat(args)]}"
+
+
 def flat(value: Any) -> Iterator[Any]:
     for item in value:
         if isinstance(item, list | tuple):
@@ -55,8 +59,8 @@ def flat(value: Any) -> Iterator[Any]:
 def copied(value: Any) -> Any:
     """Arguments as they stood, strides included."""
     if isinstance(value, torch.Tensor):
-        copy = torch.empty_strided(value.size(), value.stride(), dtype=value.dtype, device=value.device)
-        return copy.copy_(value.detach())
+        storage = value.untyped_storage().clone()
+        return torch.empty(0, dtype=value.dtype).set_(storage, value.storage_offset(), value.size(), value.stride())
     if isinstance(value, dict):
         return {key: copied(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

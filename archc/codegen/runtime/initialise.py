@@ -37,6 +37,12 @@ def A_log_(t: Tensor) -> None:
 
 
 @torch.no_grad()
+def A_log_uniform_(t: Tensor, low: float, high: float, generator: Generator | None = None) -> None:
+    """Log of uniform in [low, high]: Mamba-2's A, a scalar for each head (Dao & Gu 2024, arXiv:2405.21060)."""
+    t.copy_(torch.empty_like(t, dtype=promote(t.dtype)).uniform_(low, high, generator=generator).log())
+
+
+@torch.no_grad()
 def dt_bias_(
     t: Tensor, dt_min: float = 1e-3, dt_max: float = 1e-1, floor: float = 1e-4, generator: Generator | None = None
 ) -> None:

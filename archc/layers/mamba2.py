@@ -1,0 +1,120 @@
+"""Mamba-2: a state-space mixer of heads with a scalar decay each.
+
+Sources: Dao & Gu 2024, arXiv:2405.21060; groups, limits and the order of norm and gate as in state-spaces/mamba.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from archc.ir.body import Body
+from archc.ir.values import Value
+from archc.layers.kind import Mixer, Part, Problem
+from archc.layers.parts import RMS
+from archc.ops.attention import merge_heads, split_heads
+from archc.ops.conv import causal_conv1d
+from archc.ops.gated_norm import gated_rms_norm
+from archc.ops.linear import linear_parts, out_linear
+from archc.ops.pointwise import mul, silu
+from archc.ops.split import split
+from archc.ops.ssd import ssd
+
+
+@dataclass(frozen=True, kw_only=True)
+class DtLimit(Part, keyword="dt_limit"):
+    """Bounds of the step size dt behind its softplus: `dt_limit(0.001, 0.1)`."""
+
+    min: Fraction = field(default=Fraction(0), metadata={"doc": "least dt"})
+    max: Fraction | None = field(default=None, metadata={"doc": "greatest dt; no bound unless given"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mamba2(Mixer, keyword="mamba2"):
+    """Mamba-2: a state-space mixer of heads with a scalar decay each (Dao & Gu 2024, arXiv:2405.21060)."""
+
+    n_heads: int | None = field(default=None, metadata={"doc": "heads; expand * d_model / d_head if expand is given"})
+    d_head: int = field(default=64, metadata={"doc": "width of a head; the inner width is n_heads * d_head"})
+    d_state: int = field(default=128, metadata={"doc": "state per channel"})
+    n_groups: int = field(default=1, metadata={"doc": "groups of heads that share B and C, and are normed together"})
+    d_conv: int = field(default=4, metadata={"doc": "width of the causal convolution over x, B and C"})
+    expand: int | None = field(default=None, metadata={"doc": "inner width / d_model; n_heads says the same"})
+    norm: RMS | None = field(default=RMS(), metadata={"doc": "gated norm before out_proj; none leaves the gate alone"})
+    norm_before_gate: bool = field(default=False, metadata={"doc": "norm(y) * silu(z), not norm(y * silu(z))"})
+    conv_bias: bool = field(default=True, metadata={"doc": "bias of the convolution"})
+    bias: bool = field(default=False, metadata={"doc": "bias of in_proj and out_proj"})
+    dt_limit: DtLimit | None = field(default=None, metadata={"doc": "bounds of dt behind its softplus"})
+    chunk: int = field(default=256, metadata={"doc": "tokens that are computed at once; not part of the function"})
+
+    def forward(self, b: Body, h: Value) -> Value:
+        n_heads = b.axis("n_heads", self.head_count(b.d_model.size.value))
+        d_head = b.axis("d_head", self.d_head)
+        n_groups, d_state = b.axis("n_groups", self.n_groups), b.axis("d_state", self.d_state)
+        d_inner = b.axis("d_inner", n_heads.symbol * d_head.symbol)
+        width = b.axis("n_groups*d_state", n_groups.symbol * d_state.symbol)
+        d_xBC = b.axis("d_xBC", d_inner.symbol + 2 * width.symbol)
+        z, xBC, dt = linear_parts(b, "in_proj", h, to=(d_inner, d_xBC, n_heads), bias=self.bias)
+        xBC = causal_conv1d(b, "conv1d", xBC, b.axis("d_conv", self.d_conv), bias=self.conv_bias)
+        xBC = silu(b, xBC)
+        x, B, C = split(b, xBC, to=(d_inner, width, width))
+        x = split_heads(b, x, n_heads, d_head)
+        B = split_heads(b, B, n_groups, d_state)
+        C = split_heads(b, C, n_groups, d_state)
+        y = ssd(b, x, dt, B, C, chunk=self.chunk, dt_limit=self.limits)
+        y = merge_heads(b, y)
+        if self.norm is None:
+            y = mul(b, y, silu(b, z))
+        else:
+            eps, before = float(self.norm.eps), self.norm_before_gate
+            y = gated_rms_norm(b, "norm", y, z, eps=eps, groups=self.n_groups, norm_before_gate=before)
+        return out_linear(b, "out_proj", y, bias=self.bias)
+
+    @property
+    def limits(self) -> tuple[float, float | None]:
+        if self.dt_limit is None:
+            return (0.0, None)
+        return float(self.dt_limit.min), None if self.dt_limit.max is None else float(self.dt_limit.max)
+
+    def head_count(self, d_model: int) -> int:
+        """As given, else what `expand` says; at least 1, so that a layer with problems can be drawn."""
+        return self.n_heads or max(1, (self.expand or 1) * d_model // self.d_head)
+
+    def problems(self, d_model: int) -> list[Problem]:
+        return [*self._width_problems(d_model), *self._option_problems(d_model)]
+
+    def _width_problems(self, d_model: int) -> list[Problem]:
+        if self.expand is None:
+            if self.n_heads is not None:
+                return []
+            message = "`mamba2` needs `n_heads`: its inner width is n_heads * d_head"
+            return [Problem("missing-field", message, (), "", "add for example n_heads=32, or expand=2")]
+        wanted = self.expand * d_model
+        if self.n_heads is None and wanted % self.d_head:
+            message = f"an inner width of {self.expand} * {d_model} = {wanted} has no whole number of heads"
+            label, hint = f"{wanted} is not a multiple of {self.d_head}", "give n_heads instead of expand"
+            return [Problem("uneven-inner-width", message, ("expand", "d_head"), label, hint)]
+        if self.n_heads is not None and self.n_heads * self.d_head != wanted:
+            message = f"n_heads * d_head is {self.n_heads * self.d_head}, and expand * d_model is {wanted}"
+            hint = "keep one of the two: the inner width is n_heads * d_head"
+            return [Problem("two-inner-widths", message, ("expand", "n_heads"), "says otherwise", hint)]
+        return []
+
+    def _option_problems(self, d_model: int) -> list[Problem]:
+        found = []
+        n_heads = self.head_count(d_model)
+        if n_heads % self.n_groups:
+            message = f"{n_heads} heads do not divide into {self.n_groups} groups"
+            divisors = ", ".join(str(n) for n in range(1, n_heads + 1) if n_heads % n == 0)
+            label, hint = f"does not divide {n_heads}", f"n_groups may be {divisors}"
+            found.append(Problem("uneven-groups", message, ("n_groups", "n_heads"), label, hint))
+        if self.norm is None and self.norm_before_gate:
+            message = "`norm_before_gate` orders a norm and a gate, and there is no norm"
+            found.append(Problem("order-without-norm", message, ("norm_before_gate", "norm")))
+        limit = self.dt_limit
+        if limit is not None and limit.max is not None and limit.max < limit.min:
+            message = f"dt cannot be at least {float(limit.min):g} and at most {float(limit.max):g}"
+            found.append(Problem("empty-dt-limit", message, ("dt_limit.max", "dt_limit"), "below the least dt"))
+        if limit is not None and limit.min < 0:
+            message = "dt is never negative, so a limit below 0 says nothing"
+            found.append(Problem("empty-dt-limit", message, ("dt_limit.min", "dt_limit")))
+        return found

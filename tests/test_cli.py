@@ -1,0 +1,383 @@
+"""The command line: what it says, what it writes, and how it exits. Bad input never gives a traceback."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from archc import cli
+from archc.cli import folder
+from archc.cli.folder import MANIFEST, write_package
+from archc.diagnostics import DiagnosticError
+
+ROOT = Path(__file__).parents[1]
+JAMBA = str(ROOT / "specs" / "jamba_v0_1.arch")
+TINY = str(ROOT / "specs" / "jamba_tiny.arch")
+ONE_LINER = "mlp swiglu(14336); block x4 < mamba x7, attn gqa(32,8) > moe every 2 top2/16"
+SMALL = "vocab 8; d_model 8; context 16; mlp none; block x2 < mamba >"
+
+
+class Ran(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def archc(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """`archc ARGUMENTS`, in this process."""
+
+    def run(*arguments: str, stdin: bytes = b"") -> Ran:
+        monkeypatch.setattr(sys, "argv", ["archc", *arguments])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        assert isinstance(stop.value.code, int)
+        return Ran(stop.value.code, out, err)
+
+    return run
+
+
+# --- analyze, check, and the small ones ------------------------------------------------------------
+
+
+def test_analyze_prints_the_budget(archc: Run) -> None:
+    ran = archc("analyze", JAMBA)
+    assert (ran.status, ran.err) == (0, "")
+    for number in ("51,570,323,328", "12,110,311,296", "4,294,967,296 B", "3,670,016", "688,128", "917,504"):
+        assert number in ran.out
+    assert all(line == line.rstrip() for line in ran.out.splitlines())
+
+
+def test_the_one_liner_is_analysed(archc: Run) -> None:
+    ran = archc(
+        "analyze", "-e", ONE_LINER, "--set", "d_model=4096", "--set", "vocab=65536", "--json", "--context", "256Ki"
+    )
+    document = json.loads(ran.out)
+    assert (ran.status, ran.err) == (0, "")
+    assert document["model"]["name"] == "model"
+    assert document["parameters"]["total"] == 51_570_315_264
+    assert document["state"]["kv_bytes"] == 4 * 2**30
+
+
+def test_standard_input_is_a_spec(archc: Run) -> None:
+    assert archc("analyze", "-", stdin=Path(JAMBA).read_bytes()).out == archc("analyze", JAMBA).out
+
+
+def test_options_of_a_workload(archc: Run) -> None:
+    arguments = ("--context", "1Ki", "--batch", "3", "--dtype", "fp32", "--kv-dtype", "fp8", "--state-dtype", "bf16")
+    document = json.loads(archc("analyze", TINY, "--json", *arguments).out)
+    assert document["workload"] == {
+        "context": 1024,
+        "batch": 3,
+        "dtype": "fp32",
+        "kv_dtype": "fp8",
+        "state_dtype": "bf16",
+    }
+    assert json.loads(archc("analyze", TINY, "--json", "--dtype", "fp16").out)["workload"]["kv_dtype"] == "fp16"
+
+
+def test_a_later_setting_wins(archc: Run) -> None:
+    settings = ("--set", "vocab=300", "--set", "vocab = 400", "--set", "tied", "--set", "norm=rms(eps=1e-3)")
+    model = json.loads(archc("analyze", TINY, "--json", *settings).out)["model"]
+    assert (model["vocab"], model["tied"]) == (400, True)
+
+
+WRONG_SETTINGS = (
+    "d_modl=3",
+    "d_model=x",
+    "d_model",
+    "=3",
+    "",
+    "d_model=3; vocab=4",
+    "block < mamba >",
+    "vocab=3 4",
+    "x=(",
+)
+
+
+@pytest.mark.parametrize("wrong", WRONG_SETTINGS)
+def test_wrong_settings_are_diagnostics(archc: Run, wrong: str) -> None:
+    ran = archc("analyze", TINY, "--set", wrong)
+    assert (ran.status, ran.out) == (1, "")
+    assert ran.err.startswith("error[")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("analyze",),
+        ("analyze", TINY, "-e", SMALL),
+        ("analyze", TINY, TINY),
+        ("analyze", TINY, "--context", "0"),
+        ("analyze", TINY, "--context", "3q"),
+        ("analyze", TINY, "--batch", "0"),
+        ("analyze", TINY, "--dtype", "int3"),
+        ("analyze", TINY, "--nonsense"),
+        ("build", TINY),
+        ("build", TINY, "--print-after", "nothing"),
+        ("check", "-", "-"),
+        ("nonsense",),
+    ],
+)
+def test_wrong_usage_exits_with_2(archc: Run, arguments: tuple[str, ...]) -> None:
+    assert archc(*arguments).status == 2
+
+
+def test_check_finds_everything_in_one_run(archc: Run, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.arch"
+    wrong.write_text("vocab 8; d_model 64; mlp none\nblock < attn gqa(32,12), attn gqa(8,3) >\n")
+    ran = archc("check", TINY, str(wrong), str(tmp_path / "missing.arch"))
+    assert ran.status == 1
+    assert ran.out == f"{TINY}: fine\n"
+    assert ran.err.count("error[uneven-heads]") == 2
+    assert ran.err.count("error[unreadable-file]") == 1
+    findings = json.loads(archc("check", str(wrong), "--json").out)
+    assert [finding["code"] for finding in findings] == ["uneven-heads", "uneven-heads"]
+    assert archc("check", JAMBA, TINY).status == 0
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0\0", b"\xff\xfe", b"block <" * 5000, "\u202e".encode(), b"(" * 200_000, b"x" * 5_000_000]
+)
+@pytest.mark.parametrize("command", ["analyze", "check", "fmt", "build"])
+def test_bad_sources_are_diagnostics(archc: Run, command: str, content: bytes, tmp_path: Path) -> None:
+    if command == "fmt" and content == b"":
+        return  # nothing is a spec that says nothing
+    extra = ("-o", str(tmp_path / "out")) if command == "build" else ()
+    ran = archc(command, "-", *extra, stdin=content)
+    assert ran.status == 1
+    assert ran.err.startswith("error[")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["missing.arch", ".", "a\0b", "x" * 5000])
+def test_unreadable_files_are_diagnostics(archc: Run, name: str, tmp_path: Path) -> None:
+    ran = archc("analyze", str(tmp_path / name))
+    assert (ran.status, ran.out) == (1, "")
+    assert ran.err.startswith("error[unreadable-file]")
+
+
+def test_fmt_rewrites_and_checks(archc: Run, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.arch"
+    spec.write_text("vocab    8;d_model 8\n# why\nmlp none;block < mamba >")
+    assert archc("fmt", "--check", str(spec)).status == 1
+    assert archc("fmt", str(spec)).out == f"reformatted {spec}\n"
+    text = spec.read_text()
+    assert "# why" in text
+    assert archc("fmt", "--check", str(spec)).status == 0
+    assert archc("fmt", "-", stdin=text.encode()).out == text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["spec.arch"]
+
+
+def test_schema_explain_version(archc: Run) -> None:
+    assert json.loads(archc("schema").out)["title"] == "AnalysisDocument"
+    codes = archc("explain").out.split()
+    assert codes
+    assert archc("explain", codes[0]).status == 0
+    unknown = archc("explain", codes[0] + "x")
+    assert (unknown.status, f"did you mean `{codes[0]}`?" in unknown.err) == (1, True)
+    assert archc("version").out.startswith("archc ")
+
+
+def test_a_mistake_of_archc_is_a_diagnostic(archc: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object) -> None:
+        raise KeyError("what")
+
+    monkeypatch.setattr("archc.compiler.load", broken)
+    ran = archc("analyze", TINY)
+    assert ran.status == 70
+    assert ran.err.startswith("error[internal-error]: archc failed: KeyError: 'what'")
+
+
+def test_a_reader_that_stops_reading_is_no_error() -> None:
+    command = f"{sys.executable} -m archc analyze {JAMBA} | head -n 1"
+    ran = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.stdout.startswith("jamba_v0_1")
+    assert ran.stderr == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_a_diagnostic() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "archc", "analyze", JAMBA]
+        ran = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("error[system-error]")
+
+
+def test_output_survives_a_terminal_that_knows_ascii_alone() -> None:
+    command = [sys.executable, "-m", "archc", "analyze", JAMBA]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert b"51,570,323,328" in ran.stdout
+
+
+# --- build -----------------------------------------------------------------------------------------
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in path.iterdir()}
+
+
+def test_two_builds_are_byte_equal_and_the_second_writes_nothing(archc: Run, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert archc("build", TINY, "-o", str(one)).status == 0
+    assert archc("build", TINY, "-o", str(two)).status == 0
+    assert contents(one) == contents(two)
+    times = {file.name: file.stat().st_mtime_ns for file in one.iterdir()}
+    again = archc("build", TINY, "-o", str(one))
+    assert again.out == f"{one}: {len(times)} unchanged\n"
+    assert times == {file.name: file.stat().st_mtime_ns for file in one.iterdir()}
+
+
+def test_build_never_overwrites_what_a_person_wrote(archc: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    archc("build", TINY, "-o", str(out))
+    edited = (out / "model.py").read_bytes() + b"# mine\n"
+    (out / "model.py").write_bytes(edited)
+    before = contents(out)
+    refused = archc("build", TINY, "-o", str(out), "--set", "vocab=300")
+    assert (refused.status, contents(out)) == (4, before)
+    assert refused.err.startswith("error[would-overwrite]")
+    assert "model.py" in refused.err
+    assert archc("build", TINY, "-o", str(out), "--set", "vocab=300", "--force").status == 0
+    assert (out / "model.py.orig").read_bytes() == edited
+    assert (out / "model.py").read_bytes() != edited
+
+
+def test_overrides_are_part_of_the_spec_that_is_built(archc: Run, tmp_path: Path) -> None:
+    arguments = ("--set", "vocab=300", "--set", "tied", "--set", "context = 2Ki")
+    assert archc("build", TINY, "-o", str(tmp_path / "out"), *arguments).status == 0
+    spec = tmp_path / "out" / "spec.arch"
+    assert archc("analyze", str(spec), "--json").out == archc("analyze", TINY, "--json", *arguments).out
+
+
+def test_print_after_shows_the_ir(archc: Run) -> None:
+    before, after = (archc("build", TINY, "--print-after", name).out for name in ("elaborate", "fuse_scan"))
+    assert "= selective_scan (" in before
+    assert "GatedScan" not in before
+    assert "= GatedScan(" in after
+
+
+def test_an_unwritable_folder_is_a_diagnostic(archc: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ran = archc("build", TINY, "-o", str(tmp_path / "file"))
+    assert (ran.status, ran.err.startswith("error[unwritable-folder]")) == (1, True)
+
+
+# --- the folder of a package -----------------------------------------------------------------------
+
+FIRST = {"a.py": "1\n", "b.py": "2\n", "c.py": "3\n"}
+SECOND = {"a.py": "1\n", "b.py": "two\n", "d.py": "4\n"}
+
+
+def texts(path: Path) -> dict[str, str]:
+    return {file.name: file.read_text() for file in path.iterdir() if file.name != MANIFEST}
+
+
+def test_files_that_are_no_longer_generated_go_if_nobody_edited_them(tmp_path: Path) -> None:
+    write_package(tmp_path, FIRST, force=False)
+    (tmp_path / "notes.txt").write_text("mine")
+    assert write_package(tmp_path, SECOND, force=False).removed == ("c.py",)
+    assert texts(tmp_path) == {**SECOND, "notes.txt": "mine"}
+    (tmp_path / "d.py").write_text("mine")
+    assert write_package(tmp_path, FIRST, force=False).left == ("d.py",)
+    assert texts(tmp_path) == {**FIRST, "notes.txt": "mine", "d.py": "mine"}
+
+
+def test_a_folder_that_is_not_a_package_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "b.py").write_text("mine")
+    (tmp_path / MANIFEST).write_text('{"name": "a web page"}')
+    with pytest.raises(DiagnosticError, match=r"b\.py, manifest\.json"):
+        write_package(tmp_path, FIRST, force=False)
+    assert texts(tmp_path) == {"b.py": "mine"}
+    write_package(tmp_path, FIRST, force=True)
+    assert texts(tmp_path) == {**FIRST, "b.py.orig": "mine", "manifest.json.orig": '{"name": "a web page"}'}
+
+
+def test_what_was_moved_aside_is_never_lost(tmp_path: Path) -> None:
+    write_package(tmp_path, FIRST, force=False)
+    for edit in ("one", "two"):
+        (tmp_path / "a.py").write_text(edit)
+        write_package(tmp_path, FIRST, force=True)
+    assert (tmp_path / "a.py.orig").read_text() == "one"
+    assert (tmp_path / "a.py.orig.2").read_text() == "two"
+
+
+def test_an_edit_that_is_what_would_be_written_is_no_conflict(tmp_path: Path) -> None:
+    write_package(tmp_path, FIRST, force=False)
+    (tmp_path / "b.py").write_text(SECOND["b.py"])
+    write_package(tmp_path, SECOND, force=False)
+    assert texts(tmp_path) == SECOND
+
+
+def test_links_are_not_followed(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("mine")
+    package = tmp_path / "package"
+    write_package(package, FIRST, force=False)
+    (package / "b.py").unlink()
+    (package / "b.py").symlink_to(elsewhere)
+    with pytest.raises(DiagnosticError):
+        write_package(package, SECOND, force=False)
+    write_package(package, SECOND, force=True)
+    assert elsewhere.read_text() == "mine"
+    assert not (package / "b.py").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["../out.py", "sub/file.py", "..", "", "c:x", "a\0b"])
+def test_names_stay_in_the_folder(tmp_path: Path, name: str) -> None:
+    package = tmp_path / "package"
+    write_package(package, FIRST, force=False)
+    manifest = json.loads((package / MANIFEST).read_text())
+    outside = tmp_path / "out.py"
+    outside.write_text("1\n")
+    manifest["files"][name] = manifest["files"]["a.py"]
+    (package / MANIFEST).write_text(json.dumps(manifest))
+    write_package(package, SECOND, force=False)
+    assert outside.exists()
+    with pytest.raises(ValueError, match="name of a file"):
+        write_package(package, {name: ""}, force=False)
+
+
+class Stopped(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("writes", range(6))
+def test_a_build_that_was_interrupted_is_no_edit(tmp_path: Path, writes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the second build stops, a third one finds only files that archc wrote."""
+    write_package(tmp_path, FIRST, force=False)
+    left: Iterator[int] = iter(range(writes))
+    real = folder.write_file
+
+    def write_or_stop(path: Path, data: bytes) -> None:
+        if next(left, None) is None:
+            raise Stopped
+        real(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "write_file", write_or_stop)
+        try:
+            write_package(tmp_path, SECOND, force=False)
+        except Stopped:
+            assert writes < 4  # the note of what is to come, two files, the manifest
+    third = {"a.py": "one\n", "b.py": "zwei\n"}
+    write_package(tmp_path, third, force=False)
+    known = {name: text for name, text in texts(tmp_path).items() if not name.startswith(".")}
+    assert known == third
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
