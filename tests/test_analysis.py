@@ -19,6 +19,7 @@ from archc.report.text import report
 
 ROOT = Path(__file__).parents[1]
 SPECS = sorted((ROOT / "specs").glob("*.arch"))
+SUMS = {"d_xBC"}  # sizes that no configuration holds, for others give them
 SCHEMA = Path(__file__).parent / "goldens" / "analysis.schema.json"
 
 
@@ -113,7 +114,7 @@ def test_defaults_in_force_are_shown() -> None:
 def test_every_size_of_a_published_model_has_a_name_elsewhere() -> None:
     for path in SPECS:
         sizes = {name for name, _ in analysed(path, Workload(1)).outline.sizes}
-        assert sizes <= FOREIGN.keys(), path.name
+        assert sizes - SUMS <= FOREIGN.keys(), path.name
 
 
 def test_tensors_have_their_canonical_names() -> None:

@@ -129,7 +129,7 @@ class Classes:
         nodes = [node for node in part.own if not (part.shared and node.per_use)]
         packs = tuple(dict.fromkeys(group for node in nodes for group in node.op.packs()))
         weights = [weight for node in nodes for weight in node.op.weights()]
-        constructor = [*_module_lines(nodes), *_parameter_lines(weights), *(f"{' ' * BODY}{line}" for line in made)]
+        constructor = [*self._module_lines(nodes), *_parameter_lines(weights), *(f"{' ' * BODY}{line}" for line in made)]
         if packs:
             constructor.append(f"{' ' * BODY}self.pack()")
             self.names.use(".projections", "Packed")
@@ -168,7 +168,7 @@ class Classes:
                 packs=tuple(_tuple(f'"{member}"' for member in group) for group in packs),
                 children=(),
                 declared=(),
-                constructor=(*_module_lines(nodes), *_parameter_lines(weights), *made, *pack),
+                constructor=(*self._module_lines(nodes), *_parameter_lines(weights), *made, *pack),
                 parameters=(),
                 result="",
                 body=(),
@@ -200,6 +200,13 @@ class Classes:
                 arguments[-1] += f" * {ADDS}**-0.5"
             function = self.names.use(".initialise", weight.init.function)
             lines.append(statement(f"{function}({', '.join(arguments)})", BODY))
+        return lines
+
+    def _module_lines(self, nodes: Iterable[Node]) -> list[str]:
+        lines = []
+        for module in (module for node in nodes for module in node.op.modules()):
+            self.names.imports.update(module.imports)
+            lines.append(statement(f"self.{module.name} = {module.constructor}", BODY, module.comment))
         return lines
 
     def _parameters(self, part: Part) -> tuple[str, ...]:
@@ -294,14 +301,6 @@ def _made(child: Part, view: ClassView) -> str:
     """The constructor argument of a layer for one child."""
     shared = child.scope.shared if child.scope else None
     return f"{view.name}()" if shared is None else f"{shared.name}[{shared.copy}]"
-
-
-def _module_lines(nodes: Iterable[Node]) -> list[str]:
-    lines = []
-    for node in nodes:
-        for module in node.op.modules():
-            lines.append(statement(f"self.{module.name} = {module.constructor}", BODY, module.comment))
-    return lines
 
 
 def _parameter_lines(weights: Iterable[Weight]) -> list[str]:

@@ -14,6 +14,7 @@ from archc.ir.values import State, Weight
 from archc.ops.attention import CONTEXT
 
 DEFAULT_CONTEXT = 2048
+INIT_LAYERS = f"{' ' * BODY}for layer in self._layers():\n{' ' * BODY}    layer.init_weights()"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def model_view(graph: Graph, names: Names, doc: Iterable[str], spec_hash: str) -
     settings = graph.settings
     initialise = classes.initialise(weights)
     head = len(_own_weights(first))
-    loop = [_init_all(name) for name, _, _ in shared] + [_init_all("layers")]
+    loop = [*(_init_all(name, class_name) for name, class_name, _ in shared), INIT_LAYERS]
     return ModelView(
         name=settings.name,
         doc=tuple(doc),
@@ -88,9 +89,10 @@ def model_view(graph: Graph, names: Names, doc: Iterable[str], spec_hash: str) -
     )
 
 
-def _init_all(modules: str) -> str:
+def _init_all(name: str, class_name: str) -> str:
     pad = " " * BODY
-    return f"{pad}for module in self.{modules}:\n{pad}    module.init_weights()"
+    check = f"{pad}    assert isinstance(module, {class_name})"
+    return f"{pad}for module in self.{name}:\n{check}\n{pad}    module.init_weights()"
 
 
 def _shared(graph: Graph, classes: Classes) -> tuple[tuple[str, str, int], ...]:
@@ -113,16 +115,13 @@ def _module_lines(part: Part) -> Iterator[str]:
 def _start(part: Part, names: Names, carry: list[str]) -> tuple[str, ...]:
     """Statements up to the first layer: the last of the carry is the stream, anything before it starts as None."""
     program = Program(part, names, {part.inputs[0]: "tokens"})
-    *lines, last = program.body()
-    stream = last.replace("return ", f"{carry[-1]} = ", 1)
     empty = [f"{' ' * BODY}{name}: Tensor | None = None" for name in carry[:-1]]
-    return (*empty, *lines, stream)
+    return (*empty, *program.body(carry[-1]))
 
 
 def _end(part: Part, names: Names, carry: list[str]) -> tuple[str, ...]:
     """Statements from the last layer's carry to `logits`."""
-    *lines, last = Program(part, names, dict(zip(part.inputs, carry, strict=True))).body()
-    return (*lines, last.replace("return ", "logits = ", 1))
+    return Program(part, names, dict(zip(part.inputs, carry, strict=True))).body("logits: Tensor")
 
 
 def _states(graph: Graph) -> Iterator[State]:

@@ -92,12 +92,12 @@ class _Namer:
 def _runtime_files(built: dict[str, str]) -> dict[str, str]:
     """The files of runtime/ that the package needs: those that run it, and whatever they and the others import."""
     found: dict[str, str] = {}
-    wanted = [*ALWAYS, *(file for text in _python(built) for file in siblings(text))]
+    wanted = [*ALWAYS, *(file for text in _python(built) for file in sorted(siblings(text)))]
     while wanted:
         file = wanted.pop()
         if file not in found and file not in built:
             found[file] = files("archc.codegen").joinpath("runtime", file).read_text()
-            wanted += siblings(found[file])
+            wanted += sorted(siblings(found[file]))
     return found
 
 

@@ -11,6 +11,7 @@ from archc.ir.op import Kernel, Printer
 from archc.ir.values import State, Value
 
 BODY = 8  # columns of a method's body
+RESULT = "out"  # what a program returns, if its author gave it no name
 USE = "use"  # the argument with the weights that a use of a shared module brings
 
 
@@ -106,20 +107,32 @@ class Program:
         self.inlined: dict[Value, str] = {}
         self.steps = self._steps()
 
-    def body(self) -> tuple[str, ...]:
-        """The statements, `return` included."""
+    def body(self, target: str = "") -> tuple[str, ...]:
+        """The statements; the last one returns the results, or assigns them to `target`."""
         if not self.current:
             self.current = dict(zip(self.part.inputs, self.parameter_names(), strict=True))
         lines: list[str] = []
         for i, step in enumerate(self.steps):
             code, outputs = self._code(step)
             if i == len(self.steps) - 1 and outputs == self.part.outputs:
-                return (*lines, statement(f"return {code}", BODY, self._shapes(outputs)))
+                return (*lines, *self._last(code, outputs, target))
             if self._inlines(i, code, outputs):
                 self.inlined[outputs[0]] = code
                 continue
             lines.append(statement(f"{self._targets(i, outputs)} = {code}", BODY, self._shapes(outputs)))
-        return (*lines, statement(f"return {', '.join(map(self.operand, self.part.outputs))}", BODY))
+        results = ", ".join(map(self.operand, self.part.outputs))
+        return (*lines, statement(f"{target} = {results}" if target else f"return {results}", BODY))
+
+    def _last(self, code: str, outputs: tuple[Value, ...], target: str) -> tuple[str, ...]:
+        """The last step. Calls of modules have no type that a checker knows, so that their result gets a name with one."""
+        shapes = self._shapes(outputs)
+        if target:
+            return (statement(f"{target} = {code}", BODY, shapes),)
+        if len(outputs) > 1 or not code.startswith(("self.", f"{USE}.")):
+            return (statement(f"return {code}", BODY, shapes),)
+        name = outputs[0].name or RESULT
+        typed = name if name in self.current.values() else f"{name}: Tensor"
+        return statement(f"{typed} = {code}", BODY, shapes), statement(f"return {name}", BODY)
 
     def parameter_names(self) -> list[str]:
         """A scope's single input is the `h` of its kind's program; several keep their own names."""

@@ -86,6 +86,7 @@ class Elaborator:
                 tied=settings.is_tied,
                 residual_fp32=settings.residual.dtype == "fp32",
                 n_residual_adds=adds,
+                identity=settings,
             ),
             build_prologue(settings, vocab, d_model),
             stack,

@@ -59,6 +59,7 @@ class _Statements:
         self.words = words
         self.comments = comments
         self.done: list[_Line] = []
+        self.section = ""  # of the last statement that is done
 
     def lines(self) -> Iterable[str]:
         columns = _columns(self.statements, self.source)
@@ -96,8 +97,8 @@ class _Statements:
     def _separate(self, first: int) -> None:
         """One blank line, at least, between the sections of a spec."""
         added = self.done[first:]
-        previous = next((line.section for line in reversed(self.done[:first]) if line.section), added[-1].section)
-        changes = previous != added[-1].section or previous == "Share"
+        previous, self.section = self.section, added[-1].section
+        changes = previous != self.section or previous == "Share"
         if changes and first and not any(line.blank for line in added):
             added[0].blank = True
 
@@ -126,8 +127,10 @@ def _run_ends(one: tree.Statement, other: tree.Statement, source: Source) -> boo
 
 def _blank_before(source: Source, offset: int) -> bool:
     """Whether the line before the one that begins with `offset` is blank."""
-    above, newline, indentation = source.text[:offset].rpartition("\n")
-    return bool(newline) and not indentation.strip() and not above.rpartition("\n")[2].strip()
+    text = source.text
+    end = text.rfind("\n", 0, offset)
+    start = text.rfind("\n", 0, max(end, 0)) + 1
+    return end >= 0 and not text[end:offset].strip() and not text[start:end].strip()
 
 
 def _align_comments(lines: list[_Line]) -> None:

@@ -1,9 +1,9 @@
 """What a graph says, as facts under the names that the families' tables use.
 
-`ir` knows nothing of kinds, and hub may not import `layers`; so kinds are read as what they are to everyone, frozen
-dataclasses with a keyword: `attn.window` is the field `window` of the kind `attn`. Sizes are read from the axes of the
-kind's ops, where every default is resolved already. What belongs to the ends of the model and is no field of
-`ir.Settings` (factors and caps) is recognised by the class of the op that does it.
+`ir` knows nothing of kinds, and hub may not import `layers`; so kinds and settings are read as what they are to
+everyone, frozen dataclasses with a keyword: `attn.window` is the field `window` of the kind `attn`, `logits.cap` the
+field `cap` of the setting `logits`. Sizes are read from the axes of the kind's ops, where every default is resolved
+already. A field that no table knows of is a fact all the same, so that a new one rules families out by itself.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from fractions import Fraction
 from itertools import chain
+from typing import Any
 
 from archc.hub.rules import Fact
 from archc.ir.graph import Graph, Layer, Node, OpGraph, counts, unrolled
 from archc.ir.region import Region
 
 MAX_LAYERS = 100_000  # no checkpoint has more, and a rolled stack may say a thousand million
-_PLAIN_ENDS = {"Embedding", "Upcast", "Add", "RMSNorm", "Linear", "TiedHead"}
+# Settings that are facts under another name: what ir.Settings has, and the channel mixer, a sublayer like any other.
+_ELSEWHERE = {"vocab", "d_model", "context", "tied", "embed.tied", "residual.dtype", "mlp"}
 
 
 class IrregularError(Exception):
@@ -27,7 +29,7 @@ class IrregularError(Exception):
 
 @dataclass
 class GraphFacts:
-    """`defaults` are values that a family need not know of; `layers` the kinds of each layer's sublayers, in order."""
+    """`defaults` are values that a family need not know of; `layers` the words of each layer's sublayers, in order."""
 
     values: dict[str, Fact] = field(default_factory=dict)
     defaults: dict[str, Fact] = field(default_factory=dict)
@@ -49,15 +51,15 @@ def facts_of(graph: Graph) -> GraphFacts:
     n_layers = sum(times.values())
     if n_layers > MAX_LAYERS:
         raise IrregularError("n_layers")
+    _say_settings(found, settings.identity)
     found.say("vocab", settings.vocab.size.value)
     found.say("d_model", settings.d_model.size.value)
     found.say("context", settings.context, settings.context)
     found.say("n_layers", n_layers)
     found.say("tied", settings.tied, False)
     found.say("residual.fp32", settings.residual_fp32, False)
-    kinds = {layer: _say_layer(found, layer) for layer in times}
-    _say_ends(found, graph)
-    found.layers = tuple(kinds[layer] for layer in unrolled(graph.stack))
+    words = {layer: _say_layer(found, layer) for layer in times}
+    found.layers = tuple(words[layer] for layer in unrolled(graph.stack))
     found.tensors = tuple(dict.fromkeys(_tensors(graph)))
     return found
 
@@ -82,26 +84,37 @@ def _tensors(graph: Graph) -> Iterator[str]:
                 yield name + "[*]" * (weight.axes[0].name == "n_experts" and len(weight.axes) == 3)
 
 
+def _say_settings(found: GraphFacts, settings: object) -> None:
+    """Facts of the whole model. Raises IrregularError of a graph that no spec gave: its ends could do anything."""
+    if settings is None:
+        raise IrregularError("settings")
+    for name, value, default in _fields(settings):
+        if name not in _ELSEWHERE:
+            _say(found, name, value, default, {})
+    for path in _ELSEWHERE & found.values.keys():
+        del found.values[path]
+
+
 def _say_layer(found: GraphFacts, layer: Layer) -> tuple[str, ...]:
-    """Facts of one layer; returns the kinds of its sublayers."""
-    plan = layer.identity
+    """Facts of one layer; returns the words of its sublayers."""
+    plan: Any = layer.identity
     for name, value, default in _fields(plan):
         if name != "sublayers":
             _say(found, name if name == "norm" else f"layer.{name}", value, default, {})
-    own = {weight.path for node in nodes(layer.graph) if not node.scope for weight in node.op.weights()}
-    kinds = []
     for scope in layer.scopes:
         word = _keyword(scope.identity)
-        inside = [node for node in nodes(layer.graph) if node.scope == scope.name]
-        sizes = _sizes(inside)
+        sizes = _sizes([node for node in nodes(layer.graph) if node.scope == scope.name])
         for name, size in sizes.items():
             found.say(f"{word}.{name}", size, size)
         for name, value, default in _fields(scope.identity):
             _say(found, f"{word}.{name}", value, default, sizes)
-        if f"{scope.name}_norm.weight" not in own:
-            found.say(f"{word}.without_norm", True)  # a branch beside another, under the other's norm
-        kinds.append(word)
-    return tuple(kinds)
+    return tuple(_word(sublayer) for sublayer in plan.sublayers)
+
+
+def _word(sublayer: Any) -> str:
+    """`attn`; of parallel branches `attn || mamba`, of a shared module `<- g`: a family has to have that very word."""
+    branches = " || ".join(map(_keyword, sublayer.kinds))
+    return branches if sublayer.share is None else f"{branches} <- {sublayer.share.name}".strip()
 
 
 def _say(found: GraphFacts, path: str, value: object, default: object, sizes: dict[str, int]) -> None:
@@ -119,17 +132,6 @@ def _say(found: GraphFacts, path: str, value: object, default: object, sizes: di
     found.say(path, _keyword(value), plain_default)
     for field_name, field_value, field_default in inner:
         _say(found, f"{path}.{field_name}", field_value, field_default, sizes)
-
-
-def _say_ends(found: GraphFacts, graph: Graph) -> None:
-    """The last norm has to be the layers' own, and nothing else may happen to the embedding or the logits."""
-    for node in chain(nodes(graph.prologue), nodes(graph.epilogue)):
-        word = type(node.op).__name__
-        eps = getattr(node.op, "eps", None)
-        if isinstance(eps, float):
-            found.say("norm.eps", eps)
-        if word not in _PLAIN_ENDS:
-            found.say(f"ends.{word}", True)
 
 
 def _sizes(inside: list[Node]) -> dict[str, int]:

@@ -126,7 +126,7 @@ Stack = Repeat | Use
 
 @dataclass(frozen=True, eq=False)
 class Settings:
-    """What belongs to the model and not to a layer."""
+    """What belongs to the model and not to a layer. `identity` holds all that the spec set, as a dataclass of fields."""
 
     name: str
     vocab: Axis
@@ -135,6 +135,7 @@ class Settings:
     tied: bool
     residual_fp32: bool
     n_residual_adds: int
+    identity: object = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -56,6 +56,7 @@ class Module:
     name: str
     constructor: str
     comment: str = ""
+    imports: tuple[tuple[str, str], ...] = ()  # (module, name) pairs that the constructor needs
 
 
 def attribute(path: str, root: str = "self") -> str:

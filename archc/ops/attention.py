@@ -36,7 +36,7 @@ class SplitHeads(Op):
         return (Result((*inputs[0].axes[:-1], self.heads, self.width)),)
 
     def code(self, p: Printer) -> str:
-        return f"{p.inputs[0]}.unflatten(-1, ({self.heads.size.value}, {self.width.size.value}))"
+        return f"torch.unflatten({p.inputs[0]}, -1, ({self.heads.size.value}, {self.width.size.value}))"
 
     @property
     def label(self) -> str:

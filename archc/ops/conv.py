@@ -52,7 +52,8 @@ class CausalConv1d(Op):
     def modules(self) -> tuple[Module, ...]:
         channels, width = self.channels.size.value, self.width.size.value
         bias = "" if self.bias else ", bias=False"
-        return (Module(self.path, f"nn.Conv1d({channels}, {channels}, {width}, groups={channels}{bias})"),)
+        imports = ((".depthwise", "DepthwiseConv1d"),)
+        return (Module(self.path, f"DepthwiseConv1d({channels}, {width}{bias})", imports=imports),)
 
     def state(self) -> tuple[State, ...]:
         """The inputs of the last d_conv - 1 tokens."""

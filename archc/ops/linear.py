@@ -65,7 +65,7 @@ class Linear(Op):
         sizes = [axis.size.value for axis in self.to]
         if len(set(sizes)) == 1:
             return f"{call}.chunk({len(sizes)}, dim=-1)"
-        return f"{call}.split({sizes}, dim=-1)"
+        return f"torch.split({call}, {sizes}, dim=-1)"
 
     @property
     def label(self) -> str:

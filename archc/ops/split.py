@@ -20,7 +20,7 @@ class Split(Op):
         return tuple(Result((*x.axes[:-1], axis)) for axis in self.to)
 
     def code(self, p: Printer) -> str:
-        return f"{p.inputs[0]}.split({[axis.size.value for axis in self.to]}, dim=-1)"
+        return f"torch.split({p.inputs[0]}, {[axis.size.value for axis in self.to]}, dim=-1)"
 
     @property
     def label(self) -> str:

@@ -27,9 +27,9 @@ def chunk_squares(chunk: int) -> Size:
 def ssd_flops(n_heads: Size, d_head: Size, n_groups: Size, d_state: Size, chunk: int) -> Flops:
     """Model FLOPs by the recurrence, kernel FLOPs by the matrix products of its chunked form.
 
-    Model, counted one by one, as for the selective scan: per state (dt x)·B, a·h and their sum (2), C·h and its sum (2)
-    = 5; per channel dt·x, D·x, its sum = 3; per head dt·A, exp = 2. Bias, softplus and limits of dt are pointwise around
-    the recurrence and count nothing, as they do in Mamba.
+    Model, counted one by one as for the selective scan: per state (dt x)·B, a·h and their sum, C·h and its sum = 5;
+    per channel dt·x, D·x and its sum = 3; per head dt·A and exp = 2. Bias, softplus and limits of dt are pointwise
+    around the recurrence and count nothing, as they do in Mamba.
 
     Kernels, per sequence, over chunks of length L (a multiply-add is 2):
       forward   C Bᵀ  2 G L² N;  its product with dt x  2 H L² P;  the state read by C and written by B  2 (2 H L P N)
@@ -50,8 +50,8 @@ def ssd_flops(n_heads: Size, d_head: Size, n_groups: Size, d_state: Size, chunk:
 class SSD(Op):
     """Inputs x `[B, T, H, P]`, dt `[B, T, H]`, B, C `[B, T, G, N]`; owns A_log, D and dt_bias `[H]`, kept in fp32.
 
-    `dt_limit` are the bounds of dt behind the softplus, None where there is none. `chunk` is a length of computation: it
-    decides about FLOPs and rounding, not about the function.
+    `dt_limit` are the bounds of dt behind the softplus, None where there is none. `chunk` is a length of computation:
+    it decides about FLOPs and rounding, not about the function.
     """
 
     n_heads: Axis
@@ -78,8 +78,8 @@ class SSD(Op):
         return (State("ssm", (self.n_heads, self.d_head, self.d_state), "ssm", "state"),)
 
     def flops(self, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> Flops:
-        axes = (self.n_heads, self.d_head, self.n_groups, self.d_state)
-        return ssd_flops(*(axis.symbol for axis in axes), self.chunk)
+        heads, groups = self.n_heads.symbol, self.n_groups.symbol
+        return ssd_flops(heads, self.d_head.symbol, groups, self.d_state.symbol, self.chunk)
 
     def imports(self) -> tuple[tuple[str, str], ...]:
         return ((".ssd", "ssd"),)
@@ -111,7 +111,5 @@ def ssd(
     chunk: int,
     dt_limit: tuple[float, float | None] = (0.0, None),
 ) -> Value:
-    op = SSD(
-        n_heads=x.axes[-2], d_head=x.width, n_groups=B.axes[-2], d_state=B.width, chunk=chunk, dt_limit=dt_limit
-    )
+    op = SSD(n_heads=x.axes[-2], d_head=x.width, n_groups=B.axes[-2], d_state=B.width, chunk=chunk, dt_limit=dt_limit)
     return b.one(op, x, dt, B, C)

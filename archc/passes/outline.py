@@ -1,6 +1,6 @@
 """The outline of a model: its stack, still rolled, in the words of the language, and the sizes that have names in it.
 
-`let`s and blocks together mean the stack: text that elaborates to the same layers, whatever sugar the spec has.
+`let`s and a block together mean the stack: text that elaborates to the same layers, whatever sugar the spec has.
 
 Before: `Repeat(4, (Repeat(2, (layer0, layer1)), layer2, layer1))`
 After:  `let`s for the kinds and `Run(4, (Run(2, ("mamba + swiglu", "mamba + moe")), "attn + swiglu", "mamba + moe"))`
@@ -47,8 +47,7 @@ class Outline:
     def text(self) -> str:
         """The stack as the language writes it."""
         lets = [f"let {label} = {definition}" for label, definition in self.lets if label != definition]
-        blocks = [_block(element) for element in _blocks(self.stack)]
-        return "\n".join([*lets, *blocks])
+        return "\n".join([*lets, _block(self.stack)])
 
 
 def outline(graph: Graph) -> Outline:
@@ -78,25 +77,14 @@ def _runs(stack: tuple[Stack, ...], labels: dict[object, str]) -> tuple[Run | st
     return tuple(map(run, stack))
 
 
-def _blocks(stack: tuple[Run | str, ...]) -> list[Run]:
-    """Top-level runs as they are; the layers between them as runs of one pass."""
-    blocks: list[Run] = []
-    single: tuple[str, ...] = ()
-    for element in (*stack, None):
-        if isinstance(element, str):
-            single = (*single, element)
-            continue
-        if single:
-            blocks.append(Run(1, single))
-            single = ()
-        if element is not None:
-            blocks.append(element)
-    return blocks
+def _block(stack: tuple[Run | str, ...]) -> str:
+    """The whole stack as one block, which a single run needs no bracket in."""
+    run = stack[0] if len(stack) == 1 and isinstance(stack[0], Run) else Run(1, stack)
+    return f"block{_times(run)} {_bracket(run.body, 0)}"
 
 
-def _block(run: Run) -> str:
-    times = f" x{run.count}" if run.count > 1 else ""
-    return f"block{times} {_bracket(run.body, 0)}"
+def _times(run: Run) -> str:
+    return f" x{run.count}" if run.count > 1 else ""
 
 
 def _bracket(body: tuple[Run | str, ...], indent: int) -> str:

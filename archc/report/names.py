@@ -1,6 +1,7 @@
 """What others call the sizes that we name: Hugging Face's config keys, and mamba_ssm's.
 
-Sources: config classes of transformers 5 (Jamba, Mamba, Llama, Mistral, Mixtral), MambaConfig and Mamba of mamba_ssm 2.
+Sources: config classes of transformers 5 (Jamba, Mamba, Mamba2, Llama, Mistral, Mixtral, Zamba2), MambaConfig,
+Mamba and Mamba2 of mamba_ssm 2.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ FOREIGN = {
     "tied": Foreign("tie_word_embeddings", "tie_embeddings"),
     "residual_fp32": Foreign("residual_in_fp32", "residual_in_fp32"),
     "d_ff": Foreign("intermediate_size", "d_intermediate"),
-    "n_heads": Foreign("num_attention_heads", "attn_cfg.num_heads"),
+    "n_heads": Foreign("num_attention_heads, num_heads", "attn_cfg.num_heads, nheads"),
     "n_kv_heads": Foreign("num_key_value_heads", "attn_cfg.num_heads_kv"),
-    "d_head": Foreign("head_dim", "attn_cfg.head_dim"),
+    "d_head": Foreign("head_dim", "attn_cfg.head_dim, ssm_cfg.headdim"),
     "n_experts": Foreign("num_experts, num_local_experts"),
     "top_k": Foreign("num_experts_per_tok"),
     "d_inner": Foreign("mamba_expand * hidden_size, intermediate_size", "expand * d_model"),
+    "n_groups": Foreign("n_groups, mamba_ngroups", "ssm_cfg.ngroups"),
     "d_state": Foreign("mamba_d_state, state_size", "ssm_cfg.d_state"),
     "d_conv": Foreign("mamba_d_conv, conv_kernel", "ssm_cfg.d_conv"),
     "dt_rank": Foreign("mamba_dt_rank, time_step_rank", "ssm_cfg.dt_rank"),

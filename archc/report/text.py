@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +21,7 @@ from archc.report.names import FOREIGN
 HEADING = "bold"
 QUIET = "dim"
 NUMBER = "cyan"
+WIDE = 105  # columns from which on the table of groups has room for all digits
 
 Row = tuple[str, str, str, str]  # what, exact, short, remark
 
@@ -30,7 +32,7 @@ def report(analysis: Analysis) -> RenderableType:
     return Group(
         _header(outline),
         _section("stack", Text(outline.text)),
-        _section("by layer group", _by_group(analysis)),
+        _section("by layer group", _ByGroup(analysis)),
         _section("parameters", _facts(_parameters(analysis))),
         _section(f"cache of one sequence at {units.exact(analysis.workload.context)} tokens", _facts(_cache(analysis))),
         _section("FLOPs", _facts(_flops(analysis))),
@@ -75,47 +77,71 @@ def _facts(rows: Iterable[Row]) -> Table:
 # --- tables ----------------------------------------------------------------------------------------
 
 
-def _by_group(analysis: Analysis) -> Table:
-    total, workload = analysis.params, analysis.workload
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, show_footer=True, header_style=QUIET)
-    table.add_column("group", "total")
-    columns = [
-        ("count", units.exact(analysis.outline.n_layers)),
-        ("parameters", units.exact(total.total)),
-        ("active", units.exact(total.active)),
-        ("KV B/token", units.exact(analysis.state.total.kv_per_token.n_bytes)),
-        ("state", units.binary_bytes(analysis.state.total.recurrent.n_bytes)),
-        ("FLOPs/token", units.flops(analysis.model_flops_per_token)),
-        ("share", ""),
-    ]
-    for title, footer in columns:
-        table.add_column(title, footer, justify="right", no_wrap=True)
-    for params, state, flops in zip(total.groups, analysis.state.groups, analysis.flops.groups, strict=True):
-        table.add_row(
-            params.name,
-            units.exact(params.times) if _is_layer(params) else "",
-            units.exact(params.total),
-            units.exact(params.active),
-            _or_dash(state.kv_per_token.n_bytes, units.exact(state.kv_per_token.n_bytes)),
-            _or_dash(state.recurrent.n_bytes, units.binary_bytes(state.recurrent.n_bytes)),
-            _or_dash(flops.model, units.flops(per_token(flops.model, workload))),
-            _or_dash(flops.model, units.percent(flops.model, analysis.flops.total.model)),
+class _ByGroup:
+    """A row for each group of layers. Columns that say nothing about this model are left out."""
+
+    def __init__(self, analysis: Analysis) -> None:
+        self.analysis = analysis
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        wide = options.max_width >= WIDE
+        columns = [column for column in _columns(self.analysis, wide) if column is not None]
+        table = Table(
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1) if wide else (0, 1, 0, 0),
+            pad_edge=False,
+            show_edge=False,
+            show_footer=True,
+            header_style=QUIET,
         )
-    return table
+        table.add_column("group", "total", overflow="fold")
+        for column in columns:
+            table.add_column(column.title, column.total, justify="right", no_wrap=True)
+        for i, group in enumerate(self.analysis.params.groups):
+            table.add_row(group.name, *(column.cells[i] for column in columns))
+        yield table
+
+
+class _Column(NamedTuple):
+    title: str
+    cells: list[str]
+    total: str
+
+
+def _columns(analysis: Analysis, wide: bool) -> Iterator[_Column | None]:
+    """Where there is room, with all digits and everybody's share of the FLOPs."""
+    params, state, flops = analysis.params, analysis.state, analysis.flops
+    counted = units.exact if wide else units.count
+    layers = [group.times if _is_layer(group) else 0 for group in params.groups]
+    yield _column("count", layers, analysis.outline.n_layers, units.exact)
+    yield _column("parameters", [group.total for group in params.groups], params.total, counted)
+    if params.routed:
+        yield _column("active", [group.active for group in params.groups], params.active, counted)
+    per_token_bytes = [group.kv_per_token.n_bytes for group in state.groups]
+    yield _column("KV B/token", per_token_bytes, state.total.kv_per_token.n_bytes, units.exact)
+    recurrent = [group.recurrent.n_bytes for group in state.groups]
+    yield _column("state", recurrent, state.total.recurrent.n_bytes, units.binary_bytes)
+    operations = [group.model for group in flops.groups]
+    means = [per_token(n, analysis.workload) for n in operations]
+    yield _column("FLOPs/token", means, analysis.model_flops_per_token, units.flops)
+    if wide:
+        model = flops.total.model
+        yield _column("share", operations, model, lambda n: units.percent(n, model))
+
+
+def _column(title: str, numbers: list[int], total: int, text: Callable[[int], str]) -> _Column | None:
+    return _Column(title, [text(n) if n else "-" for n in numbers], text(total)) if total else None
 
 
 def _is_layer(params: GroupParams) -> bool:
     return any("*" in tensor.name for tensor in params.tensors)
 
 
-def _or_dash(n: int, text: str) -> str:
-    return text if n else "-"
-
-
 def _parameters(analysis: Analysis) -> Iterable[Row]:
     params, dtype = analysis.params, analysis.workload.dtype
     yield _counted("total", params.total, f"{units.binary_bytes(params.weight_bytes)} of weights in {dtype}")
-    yield _counted("active", params.active, f"{units.percent(params.active, params.total)} of total, for one token")
+    share = f"{units.percent(params.active, params.total)} of total, for one token" if params.routed else ""
+    yield _counted("active", params.active, share)
     if params.routed:
         yield _counted("routed experts", params.routed, "all of them; a token goes through k of E")
     yield _counted("embedding", params.embedding, "its matrix is the head's as well" if analysis.outline.tied else "")

@@ -55,8 +55,17 @@ KINDS = {
         "embed_scale": (SWIGLU, "embed(scale=3, tied)", "block < attn gqa(4,2) >"),
         "logits": (SWIGLU, "logits(scale=0.5, cap=2)", "block < attn gqa(4,2) >"),
         "tied_logits": (SWIGLU, "tied", "logits(cap=2)", "block < attn gqa(4,2) >"),
-        "branch_scale": (SWIGLU, "residual(branch=0.7)", "block x2 < mamba(d_state=4), attn gqa(4,2) > moe every 2 top1/3"),
-        "residual_fp32": (SWIGLU, "embed(scale=2)", "residual(dtype=fp32)", "block < mamba(d_state=4), attn gqa(4,2) >"),
+        "branch_scale": (
+            SWIGLU,
+            "residual(branch=0.7)",
+            "block x2 < mamba(d_state=4), attn gqa(4,2) > moe every 2 top1/3",
+        ),
+        "residual_fp32": (
+            SWIGLU,
+            "embed(scale=2)",
+            "residual(dtype=fp32)",
+            "block < mamba(d_state=4), attn gqa(4,2) >",
+        ),
         "odd_eps": (SWIGLU, "norm rms(eps=1/3000)", "block < attn gqa(4,2) >"),
     }.items()
 }

@@ -30,7 +30,9 @@ SIZES = {
     "d_head": 4,
     "d_head_v": 4,
     "dims": 2,
-    "n_groups": 1,
+    "n_groups": 2,
+    "chunk": 4,
+    "rank": 2,
 }
 MIN_D_MODEL = 16
 MAX_KV_HEADS = 2
@@ -86,10 +88,10 @@ class Shrinker:
         if not is_dataclass(node):
             return tuple(map(self.visit, node)) if isinstance(node, tuple) else node
         changes = {f.name: self.visit(getattr(node, f.name)) for f in fields(node) if f.name not in ("span", "source")}
-        if isinstance(node, tree.Word | tree.Setting | tree.Name) and node.args is not None:
+        if isinstance(node, tree.Word | tree.Setting | tree.Name | tree.Share) and node.args is not None:
             changes["args"] = self.arguments(node.ident.name, changes["args"])
         if isinstance(node, tree.Word | tree.Setting) and node.ident.name in SIZES and is_number(node.value):
-            changes["value"] = number(SIZES[node.ident.name])
+            changes["value"] = smaller(node.value, SIZES[node.ident.name])
         return replace(node, **changes)
 
     def arguments(self, owner: str, args: Iterable[tree.Arg]) -> tuple[tree.Arg, ...]:
@@ -101,9 +103,11 @@ class Shrinker:
         for i, arg in enumerate(args):
             field = arg.name.name if arg.name else next(names, "") if is_number(arg.value) else f"#{i}"
             named[field] = arg
+        if {"n_heads", "expand"} <= set(named):
+            del named["expand"]  # they say the same
         sizes = {**SIZES, **self.heads(named)}
         return tuple(
-            replace(arg, value=number(sizes[field])) if field in sizes and is_number(arg.value) else arg
+            replace(arg, value=smaller(arg.value, sizes[field])) if field in sizes and is_number(arg.value) else arg
             for field, arg in named.items()
         )
 
@@ -127,6 +131,11 @@ def is_number(value: Any) -> bool:
     if isinstance(value, tree.Name):
         return value.ident.name in ("sqrt", "ceil", "floor", "min", "max", "d_model", "vocab", "context")
     return isinstance(value, tree.Number | tree.Binary | tree.Negative)
+
+
+def smaller(value: Any, size: int) -> tree.Number:
+    """`size`, or a literal that is smaller already."""
+    return number(min(int(value.value), size) if isinstance(value, tree.Number) else size)
 
 
 def number(value: int) -> tree.Number:

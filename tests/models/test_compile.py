@@ -37,4 +37,6 @@ def test_the_whole_model_compiles(name: str, positions: Any, workshop: Workshop)
     # float64, the same operations in another order of sums
     torch.testing.assert_close(logits, expected, rtol=1e-10, atol=1e-12)
     for parameter, grad in expected_grads.items():
-        torch.testing.assert_close(grads[parameter], grad, rtol=1e-8, atol=1e-11, msg=lambda text, p=parameter: f"{p}: {text}")
+        torch.testing.assert_close(
+            grads[parameter], grad, rtol=1e-8, atol=1e-11, msg=lambda text, p=parameter: f"{p}: {text}"
+        )

@@ -120,7 +120,9 @@ def test_gradients_equal_differences(name: str, workshop: Workshop) -> None:
     names, parameters = zip(*model.named_parameters(), strict=True)
 
     def logits(*values):
-        return torch.func.functional_call(model, dict(zip(names, values, strict=True)), (tokens,), {"positions": positions})
+        return torch.func.functional_call(
+            model, dict(zip(names, values, strict=True)), (tokens,), {"positions": positions}
+        )
 
     # float64 at a step of 1e-6: differences are right to about 1e-8; fast_mode projects on random directions
     assert torch.autograd.gradcheck(logits, parameters, eps=1e-6, atol=1e-6, rtol=1e-4, fast_mode=True)

@@ -177,6 +177,22 @@ def test_configurations_are_compared(toy, hf_folder, make_model):
     toy.hf.load_hf(model, hf_folder, allow=["hidden_size", "rope_theta", "rope_type"])
 
 
+def test_other_words_for_the_same_function(toy, hf_folder, make_model):
+    model = make_model()
+    configure(hf_folder, max_position_embeddings=9)  # another promise about training, not another function
+    toy.hf.load_hf(model, hf_folder)
+    configure(hf_folder, model_type="toyling", sliding_window=None)
+    toy.hf.load_hf(model, hf_folder)
+    for keys, message in (
+        ({"sliding_window": 4}, "sliding_window: 4 there, None here"),
+        ({"model_type": "toy", "sliding_window": None}, "model_type: 'toy' there, 'toyformer' here"),
+        ({"model_type": ["toyling"]}, r"model_type: \['toyling'\] there, 'toyformer' here"),
+    ):
+        configure(hf_folder, **keys)
+        with pytest.raises(toy.shards.CheckpointError, match=message):
+            toy.hf.load_hf(model, hf_folder)
+
+
 def test_rows_that_do_not_fit_the_model_are_named(toy, make_model):
     infos = {name: toy.shards.Info(t.dtype, tuple(t.shape)) for name, t in make_model().state_dict().items()}
     with pytest.raises(toy.shards.CheckpointError, match=r"tensors without a name there: lm_head\.weight"):

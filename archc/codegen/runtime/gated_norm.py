@@ -1,11 +1,10 @@
 """The gated norm of Mamba-2: RMSNorm in groups of channels, beside a SiLU gate (Dao & Gu 2024, arXiv:2405.21060).
 
-What runs when: plain torch in `promote(y.dtype)`, on every device. Only the inputs are saved; backward derives the rest.
+What runs when: plain torch in `promote(y.dtype)`, on every device. Only inputs are saved; backward derives the rest.
 """
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.library import custom_op
@@ -26,9 +25,7 @@ def gated_rms_norm(
 
 
 @custom_op(f"{NAMESPACE}::gated_rms_norm_fwd", mutates_args=())
-def gated_rms_norm_fwd(
-    y: Tensor, z: Tensor, weight: Tensor, eps: float, groups: int, norm_before_gate: bool
-) -> Tensor:
+def gated_rms_norm_fwd(y: Tensor, z: Tensor, weight: Tensor, eps: float, groups: int, norm_before_gate: bool) -> Tensor:
     """The result `[..., D]`."""
     dtype = promote(y.dtype)
     value, gate = y.to(dtype), F.silu(z.to(dtype))
@@ -60,13 +57,13 @@ def gated_rms_norm_bwd(
 
 def _normed(x: Tensor, eps: float, groups: int) -> tuple[Tensor, Tensor]:
     """x over the root mean square of its group, `[..., D]`, and one over that, `[..., groups, 1]`."""
-    grouped = x.unflatten(-1, (groups, -1))
+    grouped = x.reshape(*x.shape[:-1], groups, -1)
     inverse = (grouped.square().mean(-1, keepdim=True) + eps).rsqrt()
     return (grouped * inverse).flatten(-2), inverse
 
 
 def _norm_backward(grad: Tensor, normed: Tensor, inverse: Tensor, groups: int) -> Tensor:
-    grad, normed = grad.unflatten(-1, (groups, -1)), normed.unflatten(-1, (groups, -1))
+    grad, normed = (x.reshape(*x.shape[:-1], groups, -1) for x in (grad, normed))
     return ((grad - normed * (grad * normed).mean(-1, keepdim=True)) * inverse).flatten(-2)
 
 

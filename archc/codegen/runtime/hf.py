@@ -23,7 +23,7 @@ from torch import Tensor
 from . import checkpoint
 from .command import CommandError, amount, guarded
 from .hf_names import Pair, lines, pairs, tied_names
-from .hub import CONFIG, FAMILY
+from .hub import ALIKE, CONFIG, FAMILY, REPHRASED
 from .model import Model
 from .shards import CheckpointError, Info, Shards, Source, Written, listed, write_bytes, write_shards
 
@@ -169,13 +169,14 @@ def _files(source: Path) -> list[Path]:
 
 
 def _compare_config(source: Path, allow: frozenset[str]) -> None:
-    """Raise if their config.json says something else than ours on a key that both have."""
+    """Raise if their config.json says something else on a key that both have than ours does, or one of its family."""
     if not (source / "config.json").is_file():
         raise CommandError(f"{source} holds no config.json")
-    theirs, ours = _comparable(_read_json(source / "config.json")), _comparable(CONFIG)
+    config = _read_json(source / "config.json")
+    theirs, ours = _comparable(config), _comparable({**CONFIG, **ALIKE.get(str(config.get("model_type")), {})})
     different = [
         f"{key}: {theirs[key]!r} there, {ours[key]!r} here"
-        for key in sorted(theirs.keys() & ours.keys() - INERT - allow)
+        for key in sorted(theirs.keys() & ours.keys() - INERT - REPHRASED - allow)
         if theirs[key] != ours[key]
     ]
     if different:
@@ -190,8 +191,9 @@ def _comparable(config: Mapping[str, object]) -> dict[str, object]:
         inner = config.get(key)
         if isinstance(inner, dict):
             flat |= {f"rope_{name.removeprefix('rope_')}": value for name, value in inner.items()}
-    if flat.get("head_dim") is None:  # stands for hidden_size / num_attention_heads
-        flat.pop("head_dim", None)
+    for key in ("head_dim", "num_key_value_heads"):
+        if flat.get(key) is None:  # stands for what follows from num_attention_heads, which the shapes show
+            flat.pop(key, None)
     return flat
 
 

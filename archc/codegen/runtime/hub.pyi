@@ -2,4 +2,6 @@
 
 FAMILY: str | None
 CONFIG: dict[str, object]
+REPHRASED: frozenset[str]
+ALIKE: dict[str, dict[str, object]]
 ROWS: tuple[tuple[str, str], ...]

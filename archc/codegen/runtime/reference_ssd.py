@@ -25,7 +25,9 @@ def ssd(
     """The recurrence: y `[B, T, H, P]` and the final state `[B, H, P, N]`."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     step = F.softplus(dt.to(dtype) + dt_bias.to(dtype)).clamp(*dt_limit)
-    y, h = recurrence(x.to(dtype), step, -A_log.to(dtype).exp(), B.to(dtype), C.to(dtype), D.to(dtype), positions, initial)
+    y, h = recurrence(
+        x.to(dtype), step, -A_log.to(dtype).exp(), B.to(dtype), C.to(dtype), D.to(dtype), positions, initial
+    )
     return y.to(x.dtype), h
 
 

@@ -6,9 +6,9 @@
 
 A token at position 0 starts from h = 0. The state is kept in at least float32.
 
-What runs when: plain torch, on every device and for every dtype. Sequences go through the chunked form of
-`ssd_chunks.py`, whose work is matrix products in `promote(x.dtype)`; a single token of decoding is the recurrence itself,
-in place.
+What runs when: plain torch, on every device and for every dtype. Sequences go through the chunked form in
+`ssd_chunks.py`, whose work is matrix products in `promote(x.dtype)`; a single token of decoding is the recurrence, in
+place.
 """
 
 import math
@@ -23,7 +23,6 @@ from torch.utils.flop_counter import register_flop_formula
 from . import ssd_chunks
 from .namespace import NAMESPACE
 from .precision import promote
-
 
 
 def ssd(
@@ -155,9 +154,7 @@ def ssd_bwd(
     ]
 
 
-def _step_sizes(
-    dt: Tensor, dt_bias: Tensor, dt_min: float, dt_max: float, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
+def _step_sizes(dt: Tensor, dt_bias: Tensor, dt_min: float, dt_max: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """dt with its bias, and the step sizes that it means, `[B, T, H]` each."""
     raw = dt.to(dtype) + dt_bias.to(dtype)
     return raw, F.softplus(raw).clamp(dt_min, dt_max)

@@ -35,7 +35,7 @@ def forward(
     groups, d_state = B.shape[2:]
     y = torch.empty_like(u, memory_format=torch.contiguous_format)
     states = u.new_empty(batch, -(-length // chunk), heads, width, d_state)
-    h = u.new_zeros(batch, heads, width, d_state) if initial is None else initial.to(u.dtype)
+    h = u.new_zeros(batch, heads, width, d_state) if initial is None else initial.to(u.dtype, copy=True)
     h = h.reshape(batch, groups, -1, d_state)  # [B, G, R * P, N]
     for index in range(states.shape[1]):
         now = slice(index * chunk, (index + 1) * chunk)
@@ -79,7 +79,7 @@ def backward(
         # What the chunk's final state asks of what each token wrote, and what each token asks of the initial state.
         asked = decays.out[..., None] * _split(B_now @ grad_h.mT, width)  # [B, G, R, L, P]
         read = decays.into[..., None] * dy  # [B, G, R, L, P]
-        read_states = read @ h.unflatten(2, (-1, width))  # [B, G, R, L, N]
+        read_states = read @ _heads(h, width)  # [B, G, R, L, N]
         written = _joined(decays.out[..., None] * u_now)
         grad_u[:, now] = _by_token(mixed.mT @ dy + asked)
         grad_B[:, now] = (grad_scores.mT @ C_now + written @ grad_h).transpose(1, 2)
@@ -89,7 +89,7 @@ def backward(
         asked_sum = (asked * u_now).sum(-1, dtype=torch.float64)  # [B, G, R, L]
         grad_sums = grad_mixed.sum(-1, dtype=torch.float64) - grad_mixed.sum(-2, dtype=torch.float64) - asked_sum
         grad_sums += (read_states * C_now[:, :, None]).sum(-1, dtype=torch.float64)
-        kept = (grad_h * h).unflatten(2, (-1, width)).sum((-1, -2), dtype=torch.float64) * decays.through
+        kept = _heads(grad_h * h, width).sum((-1, -2), dtype=torch.float64) * decays.through
         grad_sums[..., -1] += asked_sum.sum(-1) + kept
         grad_a[:, now] = grad_sums.flip(-1).cumsum(-1).flip(-1).permute(0, 3, 1, 2).flatten(2)
         grad_h = _decayed(grad_h, decays.through) + _joined(read).mT @ C_now
@@ -104,11 +104,11 @@ def step(u: Tensor, a: Tensor, B: Tensor, C: Tensor, positions: Tensor | None, s
         decay = decay * (positions[:, :1] != 0)
     h = state.to(u.dtype)
     h *= decay[..., None, None]
-    h_by_group = h.unflatten(1, (groups, -1))  # [B, G, R, P, N]
-    h_by_group += u[:, 0].unflatten(1, (groups, -1))[..., None] * B[:, 0, :, None, None]
-    y = (h_by_group * C[:, 0, :, None, None]).sum(-1)
+    by_group = h.view(h.shape[0], groups, -1, *h.shape[2:])  # [B, G, R, P, N]
+    by_group += u.reshape(by_group.shape[:-1])[..., None] * B[:, 0, :, None, None]
+    y = (by_group * C[:, 0, :, None, None]).sum(-1)
     state.copy_(h)
-    return y.flatten(1, 2)[:, None]
+    return y.view(u.shape)
 
 
 def forward_flops(B: int, T: int, H: int, P: int, G: int, N: int, chunk: int) -> int:
@@ -128,8 +128,8 @@ def squares(T: int, chunk: int) -> int:
 
 
 def _decays(a: Tensor, positions: Tensor | None, now: slice, groups: int) -> Decays:
-    sums = a.double().cumsum(1).transpose(1, 2).unflatten(1, (groups, -1))  # [B, G, R, L]
-    length = sums.shape[-1]
+    length = a.shape[1]
+    sums = a.double().cumsum(1).transpose(1, 2).reshape(a.shape[0], groups, -1, length)  # [B, G, R, L]
     seen = torch.ones(length, length, dtype=torch.bool, device=a.device).tril()
     steps = (sums[..., :, None] - sums[..., None, :]).to(a.dtype)
     into, out, through = sums, sums[..., -1:] - sums, sums[..., -1]
@@ -145,7 +145,8 @@ def _decays(a: Tensor, positions: Tensor | None, now: slice, groups: int) -> Dec
 
 def _by_head(x: Tensor, groups: int) -> Tensor:
     """`[B, L, H, P]` as `[B, G, R, L, P]`."""
-    return x.unflatten(2, (groups, -1)).permute(0, 2, 3, 1, 4)
+    batch, length, _, width = x.shape
+    return x.reshape(batch, length, groups, -1, width).permute(0, 2, 3, 1, 4)
 
 
 def _by_token(x: Tensor) -> Tensor:
@@ -160,9 +161,15 @@ def _joined(x: Tensor) -> Tensor:
 
 def _split(x: Tensor, width: int) -> Tensor:
     """`[B, G, L, R * P]` as `[B, G, R, L, P]`."""
-    return x.unflatten(3, (-1, width)).transpose(2, 3)
+    return x.view(*x.shape[:3], -1, width).transpose(2, 3)
+
+
+def _heads(h: Tensor, width: int) -> Tensor:
+    """`[B, G, R * P, N]` as `[B, G, R, P, N]`."""
+    return h.view(*h.shape[:2], -1, width, h.shape[3])
 
 
 def _decayed(h: Tensor, through: Tensor) -> Tensor:
     """A state `[B, G, R * P, N]` times the decay of each head `[B, G, R]`."""
-    return (h.unflatten(2, (through.shape[2], -1)) * through[..., None, None]).flatten(2, 3)
+    by_head = h.view(*through.shape, -1, h.shape[3])
+    return (by_head * through[..., None, None]).flatten(2, 3)

@@ -6,9 +6,12 @@ CONFIG: dict[str, object] = {
     "hidden_size": 16,
     "num_hidden_layers": 2,
     "num_experts": 3,
+    "max_position_embeddings": 64,
     "tie_word_embeddings": True,
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
 }
+REPHRASED: frozenset[str] = frozenset({"max_position_embeddings"})
+ALIKE: dict[str, dict[str, object]] = {"toyling": {"model_type": "toyling", "sliding_window": None}}
 ROWS = (
     ("embed.weight", "model.embed_tokens.weight"),
     ("lm_head.weight", "lm_head.weight"),
