@@ -9,34 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from archc.codegen.caches import CacheView, cache_view
 from archc.codegen.layout import definition, statement
 from archc.codegen.programs import BODY, USE, Names, Part, Program, parts
 from archc.ir.graph import Layer, Node
 from archc.ir.op import attribute
-from archc.ir.size import Size
-from archc.ir.values import State, Value, Weight
+from archc.ir.values import Value, Weight
 
 ADDS = "N_RESIDUAL_ADDS"
 LAYER = "Layer"
 STATELESS = "None"  # cache type of a layer that keeps nothing, among layers that do
-
-
-@dataclass(frozen=True)
-class CacheField:
-    """One field of a cache: `conv: Tensor  # [B, d_conv - 1, d_inner]`."""
-
-    name: str
-    type: str
-    comment: str
-
-
-@dataclass(frozen=True)
-class CacheView:
-    """The NamedTuple that a module keeps between tokens, and how it is allocated."""
-
-    name: str
-    fields: tuple[CacheField, ...]
-    allocation: str
 
 
 @dataclass(frozen=True)
@@ -66,6 +48,12 @@ class ClassView:
             optional = "" if self.cache_type == STATELESS else " | None"
             parameters.append(f"cache: {self.cache_type}{optional} = None")
         return definition("forward", parameters, self.result, 4)
+
+    @property
+    def init_cache(self) -> str:
+        """The first lines of `init_cache`."""
+        parameters = ["self", "batch: int", "context: int", "dtype: torch.dtype", "length: Tensor"]
+        return definition("init_cache", parameters, str(self.cache_type), 4)
 
 
 @dataclass
@@ -129,7 +117,11 @@ class Classes:
         nodes = [node for node in part.own if not (part.shared and node.per_use)]
         packs = tuple(dict.fromkeys(group for node in nodes for group in node.op.packs()))
         weights = [weight for node in nodes for weight in node.op.weights()]
-        constructor = [*self._module_lines(nodes), *_parameter_lines(weights), *(f"{' ' * BODY}{line}" for line in made)]
+        constructor = [
+            *self._module_lines(nodes),
+            *_parameter_lines(weights),
+            *(f"{' ' * BODY}{line}" for line in made),
+        ]
         if packs:
             constructor.append(f"{' ' * BODY}self.pack()")
             self.names.use(".projections", "Packed")
@@ -222,45 +214,14 @@ class Classes:
 
     def _with_cache(self, view: ClassView, part: Part, children: list[ClassView]) -> ClassView:
         own = [state for node in part.own for state in node.op.state()]
-        stateful = [(c.name, v) for c, v in zip(part.children, children, strict=True) if v.cache_type]
+        stateful = [(c.name, v.cache_type) for c, v in zip(part.children, children, strict=True) if v.cache_type]
         if not own and not stateful:
             return view
         if not own and len(stateful) == 1:
-            ((name, child),) = stateful
-            return replace(view, cache_type=child.cache_type, cache_child=name)
-        fields = {**self._own_fields(own), **{n: (str(v.cache_type), "", _handed_on(n)) for n, v in stateful}}
-        name = f"{view.name}Cache"
-        allocation = f"{name}({', '.join(f'{n}={code}' for n, (_, _, code) in fields.items())})"
-        cache = CacheView(
-            name,
-            tuple(CacheField(n, kind, comment) for n, (kind, comment, _) in fields.items()),
-            statement(f"return {allocation}", BODY),
-        )
-        return replace(view, cache_type=name, cache=cache)
-
-    def _own_fields(self, states: list[State]) -> dict[str, tuple[str, str, str]]:
-        """(type, shape, allocation) by field; the parts of attention's state are one field."""
-        fields: dict[str, tuple[str, str, str]] = {}
-        for state in states:
-            name, _, part = state.name.partition(".")
-            zeros = self._zeros(state)
-            shape = "[B, " + ", ".join(axis.name for axis in state.axes) + "]"
-            if not part:
-                fields[name] = ("Tensor", shape, zeros)
-            elif name not in fields:
-                record = self.names.use(".attention", "AttentionState")
-                fields[name] = (record, f"k, v: {shape}", f"{record}({part}={zeros}")
-            else:
-                kind, comment, code = fields[name]
-                fields[name] = (kind, comment, f"{code}, {part}={zeros}, length=length)")
-        return fields
-
-    def _zeros(self, state: State) -> str:
-        sizes = ", ".join(size_code(axis.size) for axis in state.axes)
-        dtype = "dtype"
-        if state.dtype == "state":
-            dtype = f"{self.names.use('.precision', 'promote')}(dtype)"
-        return f"torch.zeros(batch, {sizes}, dtype={dtype}, device=length.device)"
+            ((name, cache_type),) = stateful
+            return replace(view, cache_type=cache_type, cache_child=name)
+        cache = cache_view(view.name, own, stateful, self.names)
+        return replace(view, cache_type=cache.name, cache=cache)
 
     def _free_name(self, stem: str) -> str:
         return variant(stem, {view.name for view in self.by_identity.values()})
@@ -271,14 +232,6 @@ def variant(stem: str, taken: set[str]) -> str:
     letters = "".join(map(chr, range(ord("B"), ord("Z") + 1)))
     names = (stem, *(stem + "Z" * turn + letter for turn in range(400) for letter in letters))
     return next(name for name in names if name not in taken)
-
-
-def size_code(size: Size) -> str:
-    """A size as Python: its value, or an expression over `context`."""
-    try:
-        return str(size.value)
-    except KeyError:
-        return str(size)
 
 
 def _root(part: Part) -> bool:
@@ -318,10 +271,6 @@ def _parameter_lines(weights: Iterable[Weight]) -> list[str]:
         shape = "[" + ", ".join(axis.name for axis in weight.axes) + "]"
         lines.append(statement(f"{target} = nn.Parameter(torch.empty({sizes}))", BODY, shape))
     return lines
-
-
-def _handed_on(child: str) -> str:
-    return f"self.{child}.init_cache(batch, context, dtype, length)"
 
 
 def _merged(known: ClassView, other: ClassView) -> ClassView:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from archc.diagnostics import Diagnostic, Label, error
 from archc.grammar.lexemes import Lexeme
+from archc.grammar.sources import MAX_FINDINGS
 
 OPENERS = {"LESS": "MORE", "LPAR": "RPAR", "LSQB": "RSQB"}
 CLOSERS = {closer: opener for opener, closer in OPENERS.items()}
@@ -65,7 +66,7 @@ class _Splitter:
     def run(self) -> int | None:
         """Split until the end; or return where to go on after a statement with an unclosed bracket."""
         lexemes = self.lexemes
-        while self.at < len(lexemes):
+        while self.at < len(lexemes) and len(self.layout.findings) < MAX_FINDINGS:
             lexeme = lexemes[self.at]
             if self.open and 0 <= lexeme.indent <= self.indent and lexeme.type in STATEMENT_WORDS:
                 return self._rewind(self.at)
@@ -76,7 +77,7 @@ class _Splitter:
             elif not self._token(lexeme):
                 return None
             self.at += 1
-        if not self.open:
+        if not self.open or len(self.layout.findings) >= MAX_FINDINGS:
             self._end()
             return None
         return self._rewind(None)

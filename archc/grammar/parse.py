@@ -8,23 +8,21 @@ from lark import Token, UnexpectedToken
 
 from archc.diagnostics import Diagnostic, DiagnosticError, Source, Span, error
 from archc.grammar.depth import too_deep
-from archc.grammar.layout import CLOSERS, OPENERS, split
+from archc.grammar.layout import CLOSERS, OPENERS, Layout, split
 from archc.grammar.lexemes import Lexeme
 from archc.grammar.mistakes import explain
 from archc.grammar.place import Place
-from archc.grammar.scan import scan
-from archc.grammar.sources import check_text
+from archc.grammar.scan import Scan, scan
+from archc.grammar.sources import MAX_FINDINGS, check_text
 from archc.grammar.tables import tables
 from archc.grammar.tree import Expr, Spec, Statement
-
-MAX_FINDINGS = 50  # after so many errors, more help nobody
 
 
 def parse(source: Source) -> Spec:
     """The syntax tree of a whole spec; raises DiagnosticError with every syntax error found."""
     check_text(source)
     found = scan(source)
-    layout = split(found.lexemes)
+    layout = _split(found)
     findings = found.findings + layout.findings
     earlier = tuple(findings)
     statements: list[Statement] = []
@@ -43,7 +41,7 @@ def parse_expr(source: Source, start: int = 0) -> Expr:
     """The expression in `source` from offset `start` on, such as the value of `--set path=value`."""
     check_text(source)
     found = scan(source, start)
-    layout = split(found.lexemes)
+    layout = _split(found)
     findings = found.findings + layout.findings
     lexemes = [lexeme for statement in layout.statements for lexeme in statement]
     if not lexemes and not findings:
@@ -54,12 +52,20 @@ def parse_expr(source: Source, start: int = 0) -> Expr:
     return cast(Expr, expression)
 
 
+def _split(found: Scan) -> Layout:
+    if len(found.findings) >= MAX_FINDINGS:  # the scan has stopped, so that brackets will not match
+        _raise_if(found.findings)
+    layout = split(found.lexemes)
+    if len(layout.findings) >= MAX_FINDINGS:
+        _raise_if(found.findings + layout.findings)
+    return layout
+
+
 def _raise_if(findings: list[Diagnostic]) -> None:
     """Abandon the source if anything was found, in the order of the text."""
     if findings:
-        unique = dict.fromkeys(findings)
-        apart = [finding for finding in unique if not any(_inside(finding, other) for other in unique)]
-        raise DiagnosticError(*sorted(apart, key=lambda finding: finding.labels[0].span.start)[:MAX_FINDINGS])
+        shown = sorted(dict.fromkeys(findings), key=lambda finding: finding.labels[0].span.start)[:MAX_FINDINGS]
+        raise DiagnosticError(*(finding for finding in shown if not any(_inside(finding, other) for other in shown)))
 
 
 def _inside(finding: Diagnostic, other: Diagnostic) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from archc.diagnostics import Diagnostic, Source, Span
 from archc.grammar import characters, numbers
 from archc.grammar.lexemes import Lexeme
+from archc.grammar.sources import MAX_FINDINGS
 from archc.grammar.tables import tables
 from archc.grammar.tree import Comment
 
@@ -55,6 +56,8 @@ def scan(source: Source, start: int = 0) -> Scan:
     run: Lexeme | None = None  # of equal bad signs, which are one mistake
     line_start = start  # -1 as soon as the line has a lexeme
     for token in tables().lex(source.text[start:] if start else source.text):
+        if len(found.findings) >= MAX_FINDINGS:
+            break
         kind = token.type
         offset = start + (token.start_pos or 0)
         if kind == "NEWLINE":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from archc.diagnostics import Diagnostic, DiagnosticError, Source, Span, error
 
 MAX_SOURCE = 64 * 1024  # characters; the longest spec of a published model has under 4,000
+MAX_FINDINGS = 50  # of one source; after so many errors, more help nobody
 
 
 def decode(name: str, data: bytes) -> Source:

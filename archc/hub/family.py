@@ -81,6 +81,7 @@ class Family:
     tensors: tuple[tuple[str, str], ...]
     limit: Callable[[Facts], str | None]
     settle: Callable[[Facts], Facts]
+    derive: Callable[[Facts], Facts]
 
     @property
     def head(self) -> str:
@@ -107,6 +108,7 @@ def family(
     aliases: str = "",
     limit: Callable[[Facts], str | None] = no_limit,
     settle: Callable[[Facts], Facts] = settled,
+    derive: Callable[[Facts], Facts] = settled,
 ) -> Family:
     """A family from its tables.
 
@@ -118,7 +120,8 @@ def family(
         aliases   another name of a key or of a dictionary of keys, the name used here
 
     `limit` says why transformers refuses or misreads these facts ("KEY: reason"), or nothing. `settle` takes facts as
-    read from a config.json and gives them as a graph would.
+    read from a config.json and gives them as a graph would; `derive` takes a graph's and adds what a config.json has to
+    say besides.
     """
     return Family(
         name=name,
@@ -134,4 +137,5 @@ def family(
         tensors=pairs(tensors),
         limit=limit,
         settle=settle,
+        derive=derive,
     )

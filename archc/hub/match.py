@@ -58,7 +58,7 @@ def matched(facts: GraphFacts, family: Family) -> Match | None:
     rows = tensor_rows(facts, family)
     if placed is None or rows is None:
         return None
-    values = {**facts.values, **placed}
+    values = family.derive({**facts.values, **placed})
     config = _config(values, family)
     if config is None or family.limit(values) is not None:
         return None

@@ -46,7 +46,7 @@ def facts_from(config: Mapping[str, object], families: tuple[Family, ...]) -> tu
     family = by_name.get(model_type) if isinstance(model_type, str) else None
     if family is None:
         raise UnsupportedConfig(("model_type", f"{_short(model_type)} is none of {', '.join(sorted(by_name))}"))
-    said = list(_flat(config, family))
+    said = list(_flat({key: _number(value) for key, value in config.items()}, family))
     _refuse([*_twice(said), *_foreign(said, family), *_architectures(config, family)])
     facts = _resolved({one.name: one.value for one in said}, family)
     _refuse(_contradictions(facts, family))
@@ -177,6 +177,15 @@ def _contradictions(facts: Facts, family: Family) -> list[tuple[str, str]]:
         key, _, why = limit.partition(": ")
         found.append((key, why))
     return found
+
+
+def _number(value: object) -> object:
+    """A value, lists included, with the numbers that JSON lacks as transformers writes them: {"__float__": "Infinity"}."""
+    if isinstance(value, list):
+        return [_number(one) for one in value]
+    if isinstance(value, dict) and value.keys() == {"__float__"} and value["__float__"] in ("Infinity", "-Infinity"):
+        return float(value["__float__"])
+    return value
 
 
 def _short(value: object) -> str:

@@ -17,6 +17,7 @@ from archc.hub.rules import Fact, Facts, whole
 # How a kind's fields are written, in this order; heads are written where the layer is used.
 _FIELDS = {
     "mamba": ("d_state", "d_conv", "expand", "dt_rank", "conv_bias", "bias", "inner_norm"),
+    "mamba2": ("n_heads", "d_head", "d_state", "n_groups", "d_conv", "conv_bias", "bias", "norm", "chunk"),
     "attn": ("d_head", "rope", "window", "bias", "out_bias"),
 }
 _DEFAULT_TRUE = {"conv_bias"}

@@ -57,7 +57,8 @@ class SelectiveScan(Op):
             "flops_forward": str(flops.forward),
             "flops_backward": str(flops.backward),
         }
-        flags = "".join("_" + name for name in ("gate", "dt_bias", "dt_softplus") if options[name])
+        taken_in = [name for name in ("gate", "dt_bias", "dt_softplus") if options[name]]
+        flags = {0: "_plain", 3: ""}.get(len(taken_in), "_" + "_".join(taken_in))
         return Kernel("selective_scan", options, f"n{self.d_state.size.value}{flags}")
 
     def code(self, p: Printer) -> str:
