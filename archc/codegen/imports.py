@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable
 
 FUTURE = "from __future__ import annotations"
@@ -14,7 +15,7 @@ def import_lines(wanted: Iterable[tuple[str, str]]) -> list[str]:
     for module, name in wanted:
         by_module.setdefault(module, set()).add(name)
     sections: dict[int, list[str]] = {}
-    for module in sorted(by_module, key=lambda m: (_section(m), "" not in by_module[m], m)):
+    for module in sorted(by_module, key=lambda m: (_section(m), "" not in by_module[m], _natural(m))):
         names = by_module[module] - {""}
         lines = sections.setdefault(_section(module), [])
         if "" in by_module[module]:
@@ -34,9 +35,14 @@ def _section(module: str) -> int:
     return 1 if module.split(".")[0] in ("torch", "triton") else 0
 
 
-def _member_order(name: str) -> tuple[int, str]:
+def _member_order(name: str) -> tuple[int, list[str | int]]:
     kind = 0 if name.isupper() and len(name) > 1 else 1 if name[:1].isupper() else 2
-    return kind, name
+    return kind, _natural(name)
+
+
+def _natural(name: str) -> list[str | int]:
+    """The order of isort: numbers in names by their value, `n5` before `n16`."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", name)]
 
 
 def siblings(source: str) -> set[str]:

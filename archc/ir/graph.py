@@ -126,7 +126,7 @@ Stack = Repeat | Use
 
 @dataclass(frozen=True, eq=False)
 class Settings:
-    """What belongs to the model and not to a layer. `identity` holds all that the spec set, as a dataclass of fields."""
+    """What belongs to the model and not to a layer; `identity` is all that the spec set, a dataclass of fields."""
 
     name: str
     vocab: Axis
