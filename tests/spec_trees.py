@@ -31,7 +31,9 @@ def _is_repeat(name: str) -> bool:
 
 
 names = st.one_of(
-    st.sampled_from(["mamba", "attn", "gqa", "d_state", "rope", "mlp", "x", "top", "top2", "X4", "_", "e1", "Ki", "lets"]),
+    st.sampled_from(
+        ["mamba", "attn", "gqa", "d_state", "rope", "mlp", "x", "top", "top2", "X4", "_", "e1", "Ki", "lets"]
+    ),
     st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,12}", fullmatch=True),
 ).filter(lambda name: name not in RESERVED and not _is_repeat(name))
 idents = node(tree.Ident, name=names)
@@ -45,7 +47,9 @@ def numbers(draw: st.DrawFn) -> tree.Number:
     if draw(st.booleans()):
         digits += "." + draw(st.from_regex("[0-9]{1,4}", fullmatch=True))
     if draw(st.booleans()):
-        digits += draw(st.sampled_from(["e", "E"])) + draw(st.sampled_from(["", "+", "-"])) + str(draw(st.integers(0, 30)))
+        digits += (
+            draw(st.sampled_from(["e", "E"])) + draw(st.sampled_from(["", "+", "-"])) + str(draw(st.integers(0, 30)))
+        )
     text = digits + draw(st.sampled_from(["", "", "k", "M", "G", "Ki", "Mi", "Gi"]))
     return number_of(Lexeme("NUMBER", text, NOWHERE, 0, 0))
 

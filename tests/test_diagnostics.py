@@ -10,8 +10,21 @@ from pathlib import Path
 import pytest
 
 from archc.compiler import load
-from archc.diagnostics import Diagnostic, DiagnosticError, Label, Report, Source, Span, codes, error, explain, nearest
-from archc.diagnostics import render, to_json, warning
+from archc.diagnostics import (
+    Diagnostic,
+    DiagnosticError,
+    Label,
+    Report,
+    Source,
+    Span,
+    codes,
+    error,
+    explain,
+    nearest,
+    render,
+    to_json,
+    warning,
+)
 from archc.grammar.parse import parse
 from archc.grammar.sources import MAX_SOURCE
 
@@ -127,7 +140,10 @@ def drawn(*labels: Label, help: str | None = None, colour: bool = False) -> list
 
 def test_one_line() -> None:
     heads = TEXT.index("32,12")
-    labels = Label(Span(SOURCE, heads + 3, heads + 5), "does not divide 32", True), Label(Span(SOURCE, heads, heads + 2))
+    labels = (
+        Label(Span(SOURCE, heads + 3, heads + 5), "does not divide 32", True),
+        Label(Span(SOURCE, heads, heads + 2)),
+    )
     assert drawn(*labels, help="one\ntwo") == [
         "error[some-code]: A sentence.",
         " --> specs/tiny.arch:3:25",
@@ -168,7 +184,10 @@ def test_lines_far_apart() -> None:
 
 
 def test_wide_characters_and_tabs() -> None:
-    assert drawn(at("語 e\u0301", "here", primary=True))[3:] == ["4 | vocab 日本語 e\u0301 5", "  |           ^^^^ here"]
+    assert drawn(at("語 e\u0301", "here", primary=True))[3:] == [
+        "4 | vocab 日本語 e\u0301 5",
+        "  |           ^^^^ here",
+    ]
 
 
 def test_a_label_over_several_lines() -> None:
@@ -212,7 +231,9 @@ def test_places_at_the_ends_of_a_text() -> None:
         source = Source("s", text)
         for start in range(len(text) + 1):
             for end in range(start, len(text) + 1):
-                assert "^" in render(Diagnostic("some-code", "m", (Label(Span(source, start, end), "x", True),)), colour=True)
+                assert "^" in render(
+                    Diagnostic("some-code", "m", (Label(Span(source, start, end), "x", True),)), colour=True
+                )
 
 
 def test_no_label_at_all() -> None:

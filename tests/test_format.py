@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from archc.diagnostics import Source
 from archc.grammar import tree
-from archc.grammar.format import format_expr, format_layer, format_spec, format_statement
+from archc.grammar.format import format_expr, format_spec
 from archc.grammar.parse import parse, parse_expr
 from tests import spec_trees
 
@@ -57,7 +57,9 @@ def scatter(text: str, chance: random.Random) -> str:
         for i, char in enumerate(line):
             out.append(char)
             if i >= indentation and char in " ,([" and chance.random() < 0.15:
-                out.append(chance.choice(["  ", "\t", "\n   ", " # c\n     ", "\n\n # own\n  ", "\r\n  # d\n\n\n  # e\n  "]))
+                out.append(
+                    chance.choice(["  ", "\t", "\n   ", " # c\n     ", "\n\n # own\n  ", "\r\n  # d\n\n\n  # e\n  "])
+                )
         out.append(chance.choice(["\n", "\n", "\n\n", "\r\n", " # end\n", "\n# own\n", "\n\n\n  # far\n"]))
     return "".join(out)
 

@@ -39,6 +39,7 @@ class SelectiveScan(Kernel):
     dt_softplus: bool
     flops_forward: str
     flops_backward: str
+    chunk: int = 64  # tokens between saved states
     steps: int = 4  # tokens whose inputs forward loads together: one latency for all
     backward_steps: int = 2  # tokens whose states backward holds in registers: 4 spill
 

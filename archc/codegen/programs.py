@@ -124,7 +124,7 @@ class Program:
         return (*lines, statement(f"{target} = {results}" if target else f"return {results}", BODY))
 
     def _last(self, code: str, outputs: tuple[Value, ...], target: str) -> tuple[str, ...]:
-        """The last step. Calls of modules have no type that a checker knows, so that their result gets a name with one."""
+        """The last step. What a module returns has no type that a checker knows, so it gets a name with one."""
         shapes = self._shapes(outputs)
         if target:
             return (statement(f"{target} = {code}", BODY, shapes),)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Literal
 
 from archc.diagnostics.pages import declared
@@ -123,5 +122,7 @@ def warning(code: str, message: str, span: Span, label: str = "", *more: Label, 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that `name` was probably meant to be, if one is close."""
+    from difflib import get_close_matches  # wanted on the way out of an error only
+
     matches = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return matches[0] if matches else None

@@ -19,4 +19,6 @@ def explain(code: str) -> str | None:
 
 def declared(code: str) -> str:
     """`code`, if it has a page; a code without one is a mistake in archc."""
+    if not (PAGES / f"{code}.md").is_file():
+        raise KeyError(f"diagnostic code {code!r} is not declared: it has no page in {PAGES.name}/")
     return code

@@ -1,23 +1,30 @@
 """Binding: the words of a spec to the fields of a layer kind, a part or the model's settings.
 
 A word is a field of the target (`d_head=128`, `window(2048)`, `bias`, `rope none`), or names a part that exactly one
-field takes (`gqa(32, 8)`). Later words override earlier ones; a composite value is replaced whole.
+field takes (`gqa(32, 8)`). Later words override earlier ones; a composite value is replaced whole. What is wrong with
+one word does not keep the others from being looked at: `build` raises all findings at once.
 """
 
 from __future__ import annotations
 
-import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from fractions import Fraction
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar
 
-from archc.diagnostics import DiagnosticError, Label, Span, error, nearest
-from archc.elaborate.constants import Lookup, evaluate
-from archc.grammar.tree import Arg, Expr, Ident, ListExpr, Name, NoneLiteral, Range, Setting, TopK, Word
+from archc.diagnostics import Diagnostic, DiagnosticError, Label, Span, error
+from archc.elaborate.accepts import Owner, accepts, example, expected, field_of, part_of
+from archc.elaborate.constants import FUNCTIONS, Lookup
+from archc.elaborate.settings import numeric_settings
+from archc.elaborate.unknown import unknown_field
+from archc.elaborate.values import MAX_SIZE, Bound, Converter
+from archc.grammar.tree import Arg, At, Every, Expr, Ident, Name, Setting, TopK, Word
 from archc.layers.kind import FieldInfo, Kind, Part, fields_of
 
 Target = TypeVar("Target", bound=Kind | Part)
+Step = Word | tuple[Arg, ...] | TopK
+
+MAX_NESTED = 16  # values inside values; `let` could nest them without end
 
 
 @dataclass(frozen=True)
@@ -25,69 +32,92 @@ class Environment:
     """What the words of a spec may refer to.
 
     `lookup` answers names in constant expressions; `part_defaults` are parts given as settings, whose fields become the
-    defaults of the same part elsewhere (a bare `rms` takes the eps of `norm`); `setting` gives a setting as a default;
-    `expand` resolves a name bound by `let` to the words that it stands for.
+    defaults of the same part elsewhere (a bare `rms` takes the eps of `norm`); `setting` gives a setting as a default,
+    None where it is being bound just now; `expand` resolves a name bound by `let` to a kind and what was said about it;
+    `warn` takes what is no error.
     """
 
     lookup: Lookup
     part_defaults: dict[type[Part], Part] = field(default_factory=dict)
-    setting: Callable[[str], Any] = lambda name: None
-    expand: Callable[[Ident], tuple[Word, ...] | None] = lambda ident: None
-
-
-@dataclass(frozen=True)
-class Bound:
-    """A field's value and where it was said; `inner` holds the same for a composite value."""
-
-    value: Any
-    span: Span
-    inner: dict[str, Bound] = field(default_factory=dict)
+    setting: Callable[[str], Bound | None] = lambda name: None
+    expand: Callable[[Ident], tuple[type[Kind], tuple[Step, ...]] | None] = lambda ident: None
+    warn: Callable[[Diagnostic], None] = lambda diagnostic: None
 
 
 class Binder:
     """Collects the values of the fields of one target class."""
 
-    def __init__(self, cls: type[Kind] | type[Part], env: Environment, span: Span) -> None:
+    def __init__(
+        self, cls: Owner, env: Environment, span: Span, *, origin: Span | None = None, owner: str = "", depth: int = 0
+    ) -> None:
         self.cls = cls
         self.env = env
         self.span = span
+        self.origin = origin or span
+        self.owner = owner or f"`{cls.keyword}`"
         self.bound: dict[str, Bound] = {}
-        self._positional = 0
+        self.errors: list[Diagnostic] = []
+        self.failed = False
+        self._depth = depth
+        self._values = Converter(env.lookup, env.warn, self._part, self._kind)
 
     # --- taking words ------------------------------------------------------------------------------
 
-    def owns(self, word: Word) -> bool:
-        """Whether `word` says something about this target."""
-        return word.ident.name in fields_of(self.cls) or self._field_for_part(word.ident.name) is not None
+    def steps(self, steps: Iterable[Step]) -> Binder:
+        """Everything that was said about the target, weakest first."""
+        for step in steps:
+            if isinstance(step, TopK):
+                with self._collecting():
+                    self.top_k(step)
+            elif isinstance(step, Word):
+                self.word(step)
+            else:
+                self.arguments(step)
+        return self
 
     def arguments(self, args: Iterable[Arg]) -> None:
         """Arguments in parentheses: `name=value`, words, positional values, topK/E."""
+        args = tuple(args)
+        with self._collecting():
+            repeated = said_twice(fields_said(self.cls, (args,)))
+            if repeated is not None:
+                raise DiagnosticError(repeated)
+        positional = iter(fields_of(self.cls).values())
         for arg in args:
-            if isinstance(arg.value, TopK):
-                self.top_k(arg.value)
-            elif arg.name is not None:
-                self._assign(arg.name, arg.value, arg.span)
-            elif isinstance(arg.value, Name) and self._is_word(arg.value):
-                name = arg.value
-                self.word(Word(ident=name.ident, args=name.args, span=arg.span))
-            else:
-                self._assign_positional(arg.value, arg.span)
+            with self._collecting():
+                self._argument(arg, positional)
+
+    def _argument(self, arg: Arg, positional: Iterator[FieldInfo]) -> None:
+        if isinstance(arg.value, TopK):
+            if arg.name is not None:
+                raise DiagnosticError(_unexpected_topk(f"`{arg.name.name}` does not take topK/E", arg.value.span))
+            self.top_k(arg.value)
+        elif arg.name is not None:
+            self._assign(arg.name, arg.value)
+        elif isinstance(arg.value, Name) and field_of(self.cls, arg.value.ident.name):
+            name = arg.value
+            self._word(Word(ident=name.ident, args=name.args, span=arg.span))
+        else:
+            self._assign_positional(arg.value, next(positional, None))
 
     def word(self, word: Word | Setting) -> None:
         """One word beside the kind's own, or one setting."""
-        name = word.ident.name
-        info = fields_of(self.cls).get(name)
-        if info is None:
-            part_field = self._field_for_part(name)
-            if part_field is None or word.value is not None:
-                raise DiagnosticError(self._unknown(word.ident))
-            self.bound[part_field.name] = self._part(Part.known[name], word.args or (), word.span)
-        elif word.value is not None:
-            self._assign(word.ident, word.value, word.span)
+        with self._collecting():
+            self._word(word)
+
+    def _word(self, word: Word | Setting) -> None:
+        info = field_of(self.cls, word.ident.name)
+        is_named = info is not None and info.name == word.ident.name
+        if info is None or (word.value is not None and not is_named):
+            raise DiagnosticError(self._unknown(word.ident))
+        if word.value is not None:
+            self.bound[info.name] = self._values.convert(info, word.value)
+        elif not is_named:
+            self.bound[info.name] = self._part(Part.known[word.ident.name], word.args or (), word.span)
         elif word.args is not None:
-            self.bound[name] = self._from_call(info, word.args, word.span)
+            self.bound[info.name] = self._from_call(info, word.args, word.span)
         else:
-            self.bound[name] = self._from_flag(info, word.span)
+            self.bound[info.name] = self._from_flag(info, word.span)
         for tag in word.tags:
             if isinstance(tag, TopK):
                 self.top_k(tag)
@@ -95,233 +125,175 @@ class Binder:
     def top_k(self, tag: TopK) -> None:
         """`top2/16` sets `top_k` and `n_experts` of a target that has both."""
         if not {"top_k", "n_experts"} <= set(fields_of(self.cls)):
-            message = f"`{self.cls.keyword}` does not choose among experts"
-            raise DiagnosticError(error("unexpected-topk", message, tag.span, help="topK/E belongs to moe"))
+            raise DiagnosticError(_unexpected_topk(f"{self.owner} does not choose among experts", tag.span))
+        if max(tag.k, tag.n) > MAX_SIZE:
+            message = f"`n_experts` is at most {MAX_SIZE:,}"
+            raise DiagnosticError(error("too-large", message, tag.span, help="check the number"))
         self.bound["top_k"] = Bound(tag.k, tag.span)
         self.bound["n_experts"] = Bound(tag.n, tag.span)
 
     # --- giving the instance -----------------------------------------------------------------------
 
-    def build(self, expected: type[Target]) -> Target:
-        """The instance, with defaults for what was not said."""
+    def build(self, expected_type: type[Target]) -> Target:
+        """The instance, with defaults for what was not said. Raises DiagnosticError with every finding."""
         values: dict[str, Any] = {}
-        inherited = self.env.part_defaults.get(self.cls)  # type: ignore[arg-type]
+        inherited = self.env.part_defaults.get(self.cls) if issubclass(self.cls, Part) else None
         for name, info in fields_of(self.cls).items():
             if name in self.bound:
                 values[info.attribute] = self.bound[name].value
             elif inherited is not None:
                 values[info.attribute] = getattr(inherited, info.attribute)
-            elif info.required:
-                values[info.attribute] = self._from_setting(info)
+            elif info.required and not self.failed:
+                with self._collecting():
+                    values[info.attribute] = self._required(info).value
+        if self.failed:
+            raise DiagnosticError(*self.errors)
         instance = self.cls(**values)
-        assert isinstance(instance, expected)
+        assert isinstance(instance, expected_type)
         return instance
 
-    def span_of(self, path: str) -> Span | None:
-        """Where the field `path` ("heads.n_kv_heads") was said."""
+    def span_of(self, path: str, *, exactly: bool = False) -> Span | None:
+        """Where the field `path` ("heads.n_kv_heads") was said, or else what holds it."""
         bound: dict[str, Bound] = self.bound
         found: Span | None = None
-        for name in path.split("."):
+        for name in path.split(".") if path else ():
             if name not in bound:
-                return None
+                return None if exactly else found
             found = bound[name].span
             bound = bound[name].inner
         return found
 
-    def _from_setting(self, info: FieldInfo) -> Any:
-        setting = self.cls.__dataclass_fields__[info.attribute].metadata.get("setting")
-        value = self.env.setting(setting) if setting else None
-        if value is not None:
-            return value
-        if setting:
-            message = f"`{self.cls.keyword}` takes its `{info.name}` from the setting `{setting}`, and there is none"
-            raise DiagnosticError(error("missing-field", message, self.span, help=f"give it: {info.name}=swiglu(1024)"))
-        if info.name in ("top_k", "n_experts"):
-            message = f"`{self.cls.keyword}` needs to know how many experts a token goes to"
-            raise DiagnosticError(error("missing-field", message, self.span, help="add for example top2/16"))
-        message = f"`{self.cls.keyword or self.cls.__name__}` needs `{info.name}`: {info.doc}"
-        examples = {"heads": "gqa(32, 8)"}
-        example = examples.get(info.name, f"{info.name}=128")
-        raise DiagnosticError(error("missing-field", message, self.span, help=f"add for example {example}"))
+    def _required(self, info: FieldInfo) -> Bound:
+        """The value of a field that nobody gave: a setting's, or an error."""
+        setting = info.metadata.get("setting")
+        given = self.env.setting(setting) if setting else None
+        if given is not None and given.value is not None:
+            self.bound[info.name] = given
+            return given
+        labels = [Label(self.origin, "defined here")] if self.origin != self.span else []
+        labels += [Label(given.span, f"so there is no `{setting}` to take")] if given is not None else []
+        message = f"{self.owner} needs `{info.name}`: {info.doc}"
+        raise DiagnosticError(
+            error("missing-field", message, self.span, "", *labels, help=f"add for example {example(info)}")
+        )
 
     # --- one value ---------------------------------------------------------------------------------
 
-    def _assign(self, ident: Ident, value: Expr | TopK, span: Span) -> None:
+    @contextmanager
+    def _collecting(self) -> Iterator[None]:
+        try:
+            yield
+        except DiagnosticError as failure:
+            self.failed = True
+            self.errors += failure.diagnostics
+
+    def _assign(self, ident: Ident, value: Expr) -> None:
         info = fields_of(self.cls).get(ident.name)
         if info is None:
             raise DiagnosticError(self._unknown(ident))
-        if isinstance(value, TopK):
-            raise DiagnosticError(error("unexpected-topk", f"`{ident.name}` does not take topK/E", value.span))
-        self.bound[ident.name] = self._convert(info, value)
+        self.bound[ident.name] = self._values.convert(info, value)
 
-    def _assign_positional(self, value: Expr | TopK, span: Span) -> None:
-        names = list(fields_of(self.cls))
-        if self._positional >= len(names):
-            message = f"`{self.cls.keyword}` takes at most {len(names)} values"
-            raise DiagnosticError(error("too-many-values", message, span))
-        name = names[self._positional]
-        self._positional += 1
-        assert not isinstance(value, TopK)
-        self.bound[name] = self._convert(fields_of(self.cls)[name], value)
+    def _assign_positional(self, value: Expr, info: FieldInfo | None) -> None:
+        if isinstance(value, Name) and not self._may_be_value(value, info):
+            raise DiagnosticError(self._unknown(value.ident))
+        if info is None or info.metadata.get("late"):
+            names = [name for name, info in fields_of(self.cls).items() if not info.metadata.get("late")]
+            message = f"{self.owner} takes no more than {len(names)} value{'s' * (len(names) != 1)}"
+            hint = f"in order they are {', '.join(names)}" if names else None
+            raise DiagnosticError(error("wrong-arguments", message, value.span, "one too many", help=hint))
+        self.bound[info.name] = self._values.convert(info, value)
+
+    def _may_be_value(self, value: Name, info: FieldInfo | None) -> bool:
+        """Whether a name that is no word of the target can be meant as the value of its next field."""
+        name = value.ident.name
+        if info is None or name in FUNCTIONS or name in numeric_settings():
+            return True
+        return self._values.is_value(info, value)
 
     def _from_flag(self, info: FieldInfo, span: Span) -> Bound:
-        accepted = accepts(info.type)
-        if bool in accepted:
+        if bool in accepts(info):
             return Bound(True, span)
-        if info.name in Part.known and any(_is_part(t) and issubclass(Part.known[info.name], t) for t in accepted):
-            return self._part(Part.known[info.name], (), span)
-        message = f"`{info.name}` needs a value: {info.doc}" if info.doc else f"`{info.name}` needs a value"
-        raise DiagnosticError(error("missing-value", message, span, help=f"write {info.name}=..."))
+        part = part_of(info, info.name)
+        if part is not None:
+            return self._part(part, (), span)
+        written = f", as in `{example(info)}`" if self.cls.keyword else ""
+        message = f"`{info.name}` needs a value: {info.doc}"
+        raise DiagnosticError(error("missing-value", message, span, help=expected(info) + written))
 
     def _from_call(self, info: FieldInfo, args: tuple[Arg, ...], span: Span) -> Bound:
-        families = [t for t in accepts(info.type) if _is_part(t)]
-        if info.name in Part.known and any(issubclass(Part.known[info.name], t) for t in families):
-            return self._part(Part.known[info.name], args, span)
+        part = part_of(info, info.name)
+        if part is not None:
+            return self._part(part, args, span)
         if len(args) == 1 and args[0].name is None and not isinstance(args[0].value, TopK):
-            return self._convert(info, args[0].value)
-        raise DiagnosticError(error("wrong-arguments", f"`{info.name}` takes one value", span))
-
-    def _convert(self, info: FieldInfo, value: Expr) -> Bound:
-        accepted = accepts(info.type)
-        if isinstance(value, NoneLiteral):
-            if type(None) not in accepted:
-                raise DiagnosticError(error("not-optional", f"`{info.name}` cannot be none", value.span))
-            return Bound(None, value.span)
-        if isinstance(value, Name):
-            named = self._convert_name(info, value, accepted)
-            if named is not None:
-                return named
-        if int in accepted:
-            return Bound(self._integer(info, value), value.span)
-        if tuple[str, ...] in accepted and isinstance(value, ListExpr):
-            return Bound(tuple(self._list_word(info, item) for item in value.items), value.span)
-        if Fraction in accepted:
-            return Bound(evaluate(value, self.env.lookup), value.span)
+            return self._values.convert(info, args[0].value)
         raise DiagnosticError(
-            error("wrong-value", f"`{info.name}` does not take this value", value.span, help=_expected(info, accepted))
+            error("wrong-arguments", f"`{info.name}` takes one value", span, help=expected(info))
         )
-
-    def _convert_name(self, info: FieldInfo, value: Name, accepted: tuple[Any, ...]) -> Bound | None:
-        """A name as a value: true or false, a choice, a part, a kind; None if it can only be a constant."""
-        name = value.ident.name
-        if bool in accepted and value.args is None and name in ("true", "false"):
-            return Bound(name == "true", value.span)
-        choices = [choice for t in accepted if get_origin(t) is Literal for choice in get_args(t)]
-        if value.args is None and name in choices:
-            return Bound(name, value.span)
-        for family in accepted:
-            if _is_part(family) and name in Part.known and issubclass(Part.known[name], family):
-                return self._part(Part.known[name], value.args or (), value.span)
-            if _is_kind(family):
-                kind = self._kind(value, family)
-                if kind is not None:
-                    return kind
-        if int in accepted or Fraction in accepted:
-            return None
-        known = [*choices, *_words(accepted)]
-        near = nearest(name, known)
-        hint = f"did you mean `{near}`?" if near else _expected(info, accepted)
-        raise DiagnosticError(
-            error("wrong-value", f"`{name}` is not a value of `{info.name}`", value.ident.span, help=hint)
-        )
-
-    def _list_word(self, info: FieldInfo, item: Range) -> str:
-        if isinstance(item.start, Name) and item.start.args is None and item.stop is None:
-            return item.start.ident.name
-        raise DiagnosticError(error("wrong-value", f"`{info.name}` takes a list of names", item.span))
-
-    def _integer(self, info: FieldInfo, value: Expr) -> int:
-        number = evaluate(value, self.env.lookup)
-        if number.denominator != 1:
-            message = f"`{info.name}` counts whole things, and {float(number):g} is not whole"
-            raise DiagnosticError(error("not-an-integer", message, value.span, help="ceil(...) and floor(...) round"))
-        if number < 1:
-            message = f"`{info.name}` must be at least 1, not {number}"
-            raise DiagnosticError(error("too-small", message, value.span))
-        return int(number)
 
     def _part(self, cls: type[Part], args: tuple[Arg, ...], span: Span) -> Bound:
-        binder = Binder(cls, self.env, span)
+        binder = self._inner(cls, span)
         binder.arguments(args)
         return Bound(binder.build(cls), span, binder.bound)
 
     def _kind(self, value: Name, family: type[Kind]) -> Bound | None:
-        words = self.env.expand(value.ident)
-        if words is None:
-            words = (Word(ident=value.ident, args=value.args, span=value.span),)
-        cls = Kind.known.get(words[0].ident.name)
+        """The value `swiglu(1856)`, or a name that `let` gave to one; None if it is no kind of the family."""
+        cls, steps = self.env.expand(value.ident) or (Kind.known.get(value.ident.name), ())
         if cls is None or not issubclass(cls, family):
             return None
-        binder = Binder(cls, self.env, value.span)
-        for i, word in enumerate(words):
-            if i == 0:
-                binder.arguments(word.args or ())
-            else:
-                binder.word(word)
+        binder = self._inner(cls, value.span).steps((*steps, value.args or ()))
         return Bound(binder.build(cls), value.span, binder.bound)
 
-    # --- names -------------------------------------------------------------------------------------
+    def _inner(self, cls: Owner, span: Span) -> Binder:
+        if self._depth >= MAX_NESTED:
+            message = f"values are nested more than {MAX_NESTED} deep"
+            raise DiagnosticError(error("nesting-too-deep", message, span, help="describe the value with fewer `let`s"))
+        return Binder(cls, self.env, span, depth=self._depth + 1)
 
-    def _is_word(self, value: Name) -> bool:
-        name = value.ident.name
-        return name in fields_of(self.cls) or self._field_for_part(name) is not None
-
-    def _field_for_part(self, name: str) -> FieldInfo | None:
-        """The one field that takes the part `name`."""
-        if name not in Part.known:
-            return None
-        takers = [
-            info
-            for info in fields_of(self.cls).values()
-            if any(_is_part(t) and issubclass(Part.known[name], t) for t in accepts(info.type))
-        ]
-        return takers[0] if len(takers) == 1 else None
-
-    def _unknown(self, ident: Ident) -> Any:
-        known = [*fields_of(self.cls), *_words([t for i in fields_of(self.cls).values() for t in accepts(i.type)])]
-        near = nearest(ident.name, known)
-        owner = f"`{self.cls.keyword}`" if self.cls.keyword else "a spec"
-        hint = f"did you mean `{near}`?" if near else f"{owner} has {', '.join(fields_of(self.cls))}"
-        label = Label(self.span, "of this") if self.span != ident.span and self.cls.keyword else None
-        return error(
-            "unknown-field",
-            f"{owner} has no field `{ident.name}`",
-            ident.span,
-            "unknown",
-            *([label] if label else []),
-            help=hint,
-        )
+    def _unknown(self, ident: Ident) -> Diagnostic:
+        return unknown_field(ident, [self.cls], self.owner, self.origin)
 
 
-def accepts(annotation: Any) -> tuple[Any, ...]:
-    """The alternatives of a field's type: `int | None` is (int, NoneType)."""
-    if isinstance(annotation, types.UnionType) or get_origin(annotation) is Union:
-        return get_args(annotation)
-    return (annotation,)
-
-
-def _is_part(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, Part)
-
-
-def _is_kind(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, Kind)
-
-
-def _words(accepted: Iterable[Any]) -> list[str]:
-    """The words that name a value of these types."""
-    found: list[str] = []
-    for t in accepted:
-        if _is_part(t):
-            found += [word for word, cls in Part.known.items() if issubclass(cls, t)]
-        elif _is_kind(t):
-            found += [word for word, cls in Kind.known.items() if issubclass(cls, t)]
+def fields_said(cls: Owner, steps: Iterable[Step]) -> list[tuple[str, Span]]:
+    """Which fields of `cls` these steps set, and where; words that mean nothing are left out."""
+    found: list[tuple[str, Span]] = []
+    for step in steps:
+        if isinstance(step, TopK):
+            found.append(("top_k", step.span))
+        elif isinstance(step, Word):
+            info = field_of(cls, step.ident.name)
+            found += [(info.name, step.span)] if info else []
+            found += [("top_k", tag.span) for tag in step.tags if isinstance(tag, TopK)]
+        else:
+            positional = iter(fields_of(cls))
+            found += [(name, arg.span) for arg in step if (name := _field_said(cls, arg, positional)) is not None]
     return found
 
 
-def _expected(info: FieldInfo, accepted: tuple[Any, ...]) -> str:
-    names = {int: "an integer", Fraction: "a number", bool: "true or false", type(None): "none"}
-    options = [names[t] for t in accepted if t in names]
-    options += [choice for t in accepted if get_origin(t) is Literal for choice in get_args(t)]
-    options += [f"{word}(...)" for word in _words(accepted)]
-    return f"`{info.name}` takes " + " or ".join(options)
+def _field_said(cls: Owner, arg: Arg, positional: Iterator[str]) -> str | None:
+    if isinstance(arg.value, TopK):
+        return "top_k"
+    if arg.name is not None:
+        return arg.name.name if arg.name.name in fields_of(cls) else None
+    info = field_of(cls, arg.value.ident.name) if isinstance(arg.value, Name) else None
+    return info.name if info else next(positional, None)
+
+
+def said_twice(said: Iterable[tuple[str, Span]]) -> Diagnostic | None:
+    """The finding that one list of words sets a field twice, if it does."""
+    first: dict[str, Span] = {}
+    for name, span in said:
+        if name in first:
+            earlier = Label(first[name], "first said here")
+            message = "topK/E is given twice" if name == "top_k" else f"`{name}` is given twice"
+            return error("set-twice", message, span, "again", earlier, help="keep one of the two")
+        first[name] = span
+    return None
+
+
+def counted(word: Word | Setting) -> Span | None:
+    """Where `every` or `at` stands in a word that has no bracket of layers before it."""
+    return next((tag.span for tag in word.tags if isinstance(tag, Every | At)), None)
+
+
+def _unexpected_topk(message: str, span: Span) -> Diagnostic:
+    return error("unexpected-topk", message, span, help="topK/E belongs to moe, as in `moe top2/16`")

@@ -7,8 +7,9 @@ the `=` of neighbouring `let`s stand in a column.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from archc.diagnostics import Source
 from archc.grammar import pretty, tree
@@ -26,7 +27,7 @@ def format_spec(spec: tree.Spec) -> str:
 
 def format_statement(statement: tree.Statement) -> str:
     """One statement, without its comments."""
-    return "\n".join(pretty.layout(_statement(statement, Words(), 0)))
+    return "\n".join(pretty.layout(Concat((_head(statement), _rest(statement, Words())))))
 
 
 def format_layer(layer: tree.Layer | tree.Item) -> str:
@@ -41,13 +42,14 @@ def format_expr(expression: tree.Expr) -> str:
 
 
 @dataclass(slots=True)
-class _Line:
-    """One statement or own-line comment of the result."""
+class _Entry:
+    """A statement with the comment that ends it, or a comment on a line of its own."""
 
-    lines: list[str]
-    section: str
-    comment: str | None = None  # the one that ends the last line
+    statement: tree.Statement | None
+    rest: Doc  # all but the name, or the comment
+    ending: str | None = None
     blank: bool = False  # whether a blank line stands before it
+    lines: list[str] = field(default_factory=list)
 
 
 class _Statements:
@@ -58,71 +60,67 @@ class _Statements:
         self.statements = spec.statements
         self.words = words
         self.comments = comments
-        self.done: list[_Line] = []
-        self.section = ""  # of the last statement that is done
+        self.entries: list[_Entry] = []
+        self.section: type[tree.Statement] | None = None  # of the last statement among them
 
     def lines(self) -> Iterable[str]:
-        columns = _columns(self.statements, self.source)
-        for i, statement in enumerate(self.statements):
-            following = self.statements[i + 1].span.start if i + 1 < len(self.statements) else None
-            self._statement(statement, columns[i], following)
+        for statement, following in zip_longest(self.statements, self.statements[1:]):
+            self._statement(statement, following.span.start if following else None)
         self._own_lines(self.comments.before(len(self.source.text) + 1))
-        _align_comments(self.done)
-        for i, line in enumerate(self.done):
-            if line.blank and i:
+        for run in _runs(self.entries):
+            column = max((_name_width(entry.statement) for entry in run), default=0)
+            for entry in run:
+                head = _head(entry.statement, column) if entry.statement else ""
+                entry.lines = pretty.layout(Concat((head, entry.rest)))
+        _align_comments(self.entries)
+        for i, entry in enumerate(self.entries):
+            if entry.blank and i:
                 yield ""
-            yield from line.lines
+            yield from entry.lines
 
-    def _statement(self, statement: tree.Statement, column: int, following: int | None) -> None:
+    def _statement(self, statement: tree.Statement, following: int | None) -> None:
         before = self.comments.before(statement.span.start)
         value = statement.value if isinstance(statement, tree.Setting) else None
         inside = self.comments.before(value.span.start) if value else ()
-        lines = pretty.layout(_statement(statement, self.words, column))
+        rest = _rest(statement, self.words)
         inside += (*self.comments.take_moved(), *self.comments.before(statement.span.end))
-        comment = self.comments.behind(statement.span, following)
-        first = len(self.done)
+        ending = self.comments.behind(statement.span, following)
+        first = len(self.entries)
         self._own_lines(before)
         blank = _blank_before(self.source, statement.span.start)
         for moved in inside:
-            self.done.append(_Line([moved.text], "", None, blank))
+            self.entries.append(_Entry(None, moved.text, None, blank))
             blank = False
-        self.done.append(_Line(lines, type(statement).__name__, comment, blank))
-        self._separate(first)
+        self.entries.append(_Entry(statement, rest, ending, blank))
+        self._separate(type(statement), first)
 
     def _own_lines(self, comments: Iterable[tree.Comment]) -> None:
         for comment in comments:
             blank = comment.own_line and _blank_before(self.source, comment.span.start)
-            self.done.append(_Line([comment.text], "", None, blank))
+            self.entries.append(_Entry(None, comment.text, None, blank))
 
-    def _separate(self, first: int) -> None:
+    def _separate(self, section: type[tree.Statement], first: int) -> None:
         """One blank line, at least, between the sections of a spec."""
-        added = self.done[first:]
-        previous, self.section = self.section, added[-1].section
-        changes = previous != self.section or previous == "Share"
-        if changes and first and not any(line.blank for line in added):
-            added[0].blank = True
+        changes = self.section not in (None, section) or self.section is tree.Share
+        if changes and not any(entry.blank for entry in self.entries[first:]):
+            self.entries[first].blank = True
+        self.section = section
 
 
-def _columns(statements: Sequence[tree.Statement], source: Source) -> list[int]:
-    """For each statement, the width to which its name is filled up: that of its run's longest."""
-    widths = [_name_width(statement) for statement in statements]
-    columns = [0] * len(statements)
-    start = 0
-    for i in range(1, len(statements) + 1):
-        if i == len(statements) or _run_ends(statements[i - 1], statements[i], source):
-            longest = max(widths[start:i])
-            columns[start:i] = [longest] * (i - start)
-            start = i
-    return columns
+def _runs(entries: Iterable[_Entry]) -> Iterable[list[_Entry]]:
+    """Neighbouring statements of one kind, whose columns are aligned, and the comments among them."""
+    run: list[_Entry] = []
+    for entry in entries:
+        if entry.blank:
+            yield run
+            run = []
+        run.append(entry)
+    yield run
 
 
-def _name_width(statement: tree.Statement) -> int:
+def _name_width(statement: tree.Statement | None) -> int:
     aligned = isinstance(statement, tree.Let) or (isinstance(statement, tree.Setting) and statement.value is not None)
-    return len(statement.ident.name) if aligned and not isinstance(statement, tree.Block) else 0
-
-
-def _run_ends(one: tree.Statement, other: tree.Statement, source: Source) -> bool:
-    return type(one) is not type(other) or _blank_before(source, other.span.start)
+    return len(statement.ident.name) if aligned and isinstance(statement, tree.Let | tree.Setting) else 0
 
 
 def _blank_before(source: Source, offset: int) -> bool:
@@ -133,40 +131,56 @@ def _blank_before(source: Source, offset: int) -> bool:
     return end >= 0 and not text[end:offset].strip() and not text[start:end].strip()
 
 
-def _align_comments(lines: list[_Line]) -> None:
+def _align_comments(entries: Iterable[_Entry]) -> None:
     """Put the comments at the ends of neighbouring lines into one column."""
-    run: list[_Line] = []
-    for line in [*lines, _Line([], "", blank=True)]:
-        if line.blank or not line.section or len(line.lines) > 1:
+    run: list[_Entry] = []
+    for entry in entries:
+        if entry.blank or entry.statement is None or len(entry.lines) > 1:
             _put_comments(run)
             run = []
-        if line.comment is not None:
-            run.append(line)
+        if entry.ending is not None:
+            run.append(entry)
     _put_comments(run)
 
 
-def _put_comments(run: list[_Line]) -> None:
-    column = max((len(line.lines[-1]) for line in run), default=0) + 2
-    for line in run:
-        line.lines[-1] = line.lines[-1].ljust(column) + (line.comment or "")
+def _put_comments(run: list[_Entry]) -> None:
+    column = max((len(entry.lines[-1]) for entry in run), default=0) + 2
+    for entry in run:
+        entry.lines[-1] = entry.lines[-1].ljust(column) + (entry.ending or "")
 
 
-def _statement(statement: tree.Statement, words: Words, column: int) -> Doc:
+def _head(statement: tree.Statement, column: int = 0) -> str:
+    """How a statement begins, its name filled up to `column` where values are aligned."""
     match statement:
         case tree.Model(ident=ident):
             return f"model {ident.name}"
-        case tree.Let(ident=ident, item=item):
-            return Concat((f"let {ident.name.ljust(column)} =", words.body(item)))
+        case tree.Let(ident=ident):
+            return f"let {ident.name.ljust(column)} ="
+        case tree.Share(ident=ident):
+            return f"share {ident.name}"
+        case tree.Block(repeat=repeat):
+            return f"block{_count(repeat)} "
+        case tree.Setting(ident=ident, value=None):
+            return ident.name
+        case tree.Setting(ident=ident):
+            return ident.name.ljust(max(column, len(ident.name)) + 2)
+
+
+def _rest(statement: tree.Statement, words: Words) -> Doc:
+    match statement:
+        case tree.Model():
+            return ""
+        case tree.Let(item=item):
+            return words.body(item)
         case tree.Share(ident=ident, args=args, repeat=repeat, layer=layer):
-            head = (f"share {ident.name}", words.arguments(args, ident.span), f"{_count(repeat)} =")
-            return Concat((*head, words.body(layer)))
-        case tree.Block(repeat=repeat, items=items, suffix=suffix):
-            return Concat((f"block{_count(repeat)} ", words.group(items), words.suffix(suffix)))
+            return Concat((words.arguments(args, ident.span), f"{_count(repeat)} =", words.body(layer)))
+        case tree.Block(items=items, suffix=suffix):
+            return Concat((words.group(items), words.suffix(suffix)))
         case tree.Setting(ident=ident, args=args, value=None):
-            return Concat((ident.name, words.arguments(args, ident.span)))
-        case tree.Setting(ident=ident, value=value, tags=tags) if value is not None:
-            return Concat((ident.name.ljust(column + 2), words.expression(value), words.tags(tags)))
-    raise AssertionError(statement)
+            return words.arguments(args, ident.span)
+        case tree.Setting(value=value, tags=tags):
+            assert value is not None  # the case above
+            return Concat((words.expression(value), words.tags(tags)))
 
 
 def _count(repeat: tree.Repeat | None) -> str:

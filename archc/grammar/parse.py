@@ -163,7 +163,7 @@ class _Run:
     def _restart(self) -> bool:
         """Outside brackets: look for errors in what is left of a `block`'s list or behind a `=`."""
         head = self.lexemes[0].type
-        if head not in ("BLOCK", "LET", "SHARE"):
+        if self.start != "statement" or head not in ("BLOCK", "LET", "SHARE"):
             return False
         sign, lead = ("LESS", ["BLOCK"]) if head == "BLOCK" else ("EQUAL", ["LET", "NAME"])
         depth = 0

@@ -76,7 +76,7 @@ MAMBA2 = family(
     """,
     only="""
         hidden_act         "silu"             written    the gate and the convolution of a generated Mamba-2 use SiLU
-        time_step_limit    [0.0, Infinity]    read       transformers limits dt in whole sequences alone, not in decoding
+        time_step_limit    [0.0, Infinity]    read       transformers limits dt in whole sequences alone
         rms_norm           true               read       transformers always uses RMSNorm
         norm_before_gate   false              read       transformers ignores what this key asks for
         ssm_cfg            {}                 read       transformers ignores what this key asks for

@@ -180,7 +180,7 @@ def _contradictions(facts: Facts, family: Family) -> list[tuple[str, str]]:
 
 
 def _number(value: object) -> object:
-    """A value, lists included, with the numbers that JSON lacks as transformers writes them: {"__float__": "Infinity"}."""
+    """A value, also inside lists, with the numbers that JSON lacks: transformers writes {"__float__": "Infinity"}."""
     if isinstance(value, list):
         return [_number(one) for one in value]
     if isinstance(value, dict) and value.keys() == {"__float__"} and value["__float__"] in ("Infinity", "-Infinity"):

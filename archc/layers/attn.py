@@ -9,6 +9,7 @@ from archc.ir.body import Body
 from archc.ir.values import Value
 from archc.layers.kind import Mixer, Norm, Problem
 from archc.layers.parts import Heads, Lora, Rope
+from archc.layers.words import divisors, either
 from archc.ops.attention import attention, merge_heads, rope, split_heads
 from archc.ops.linear import linear, out_linear
 
@@ -17,10 +18,12 @@ from archc.ops.linear import linear, out_linear
 class Attention(Mixer, keyword="attn"):
     """Causal softmax attention with grouped key/value heads (arXiv:1706.03762, arXiv:2305.13245)."""
 
-    heads: Heads = field(metadata={"doc": "query and key/value heads"})
+    heads: Heads = field(metadata={"doc": "query and key/value heads", "example": "gqa(32, 8)"})
     d_head: int | None = field(default=None, metadata={"doc": "width of a head; d_model / n_heads where that divides"})
     rope: Rope | None = field(default=None, metadata={"doc": "rotary positions"})
-    window: int | None = field(default=None, metadata={"doc": "visible tokens, itself included; all unless given"})
+    window: int | None = field(
+        default=None, metadata={"doc": "visible tokens, itself included; all unless given", "tokens": True}
+    )
     bias: bool = field(default=False, metadata={"doc": "bias of the q, k and v projections"})
     out_bias: bool = field(default=False, metadata={"doc": "bias of the output projection"})
     qk_norm: Norm | None = field(default=None, metadata={"doc": "norm of each query and key head"})
@@ -57,42 +60,38 @@ class Attention(Mixer, keyword="attn"):
         return d_model // self.heads.n_heads if self.d_head is None else self.d_head
 
     def problems(self, d_model: int) -> list[Problem]:
-        found = []
+        return [*self._head_problems(d_model), *self._rope_problems(d_model), *self._adapter_problems()]
+
+    def _head_problems(self, d_model: int) -> list[Problem]:
         n_heads, n_kv = self.heads.n_heads, self.heads.n_kv
+        found = []
         if n_heads % n_kv:
-            divisors = ", ".join(str(n) for n in range(1, n_heads + 1) if n_heads % n == 0)
-            found.append(
-                Problem(
-                    "uneven-heads",
-                    f"{n_heads} query heads cannot share {n_kv} key/value heads",
-                    ("heads.n_kv_heads", "heads"),
-                    f"does not divide {n_heads}",
-                    f"n_kv_heads may be {divisors}",
-                )
-            )
+            message = f"{n_heads} query heads cannot share {n_kv} key/value heads"
+            label, hint = f"does not divide {n_heads}", f"n_kv_heads may be {either(divisors(n_heads, n_kv))}"
+            found.append(Problem("uneven-heads", message, ("heads.n_kv_heads", "heads.n_heads"), label, hint))
         if self.d_head is None and d_model % n_heads:
-            found.append(
-                Problem(
-                    "unknown-head-width",
-                    f"the width of a head is not given, and d_model {d_model} does not divide by {n_heads} heads",
-                    ("heads",),
-                    f"{n_heads} heads",
-                    "give it: d_head=128",
-                )
-            )
-        width = self.head_width(d_model)
-        if self.rope is not None and self.rope.dims is not None and self.rope.dims > width:
-            found.append(
-                Problem(
-                    "rope-too-wide",
-                    f"rope cannot rotate {self.rope.dims} dimensions of a head of {width}",
-                    ("rope.dims", "rope"),
-                    "",
-                    f"dims may be an even number up to {width}",
-                )
-            )
-        rotated = width if self.rope is None or self.rope.dims is None else self.rope.dims
-        if self.rope is not None and rotated % 2:
-            message = f"rope rotates pairs, and {rotated} dimensions are odd"
-            found.append(Problem("odd-rope", message, ("rope.dims", "rope", "heads")))
+            message = f"the width of a head is not given, and {n_heads} heads do not divide a d_model of {d_model}"
+            hint = f"give the width, as d_head=128; or n_heads may be {either(divisors(d_model, n_heads))}"
+            because = (("spec.d_model", f"not a multiple of {n_heads}"),)
+            found.append(Problem("unknown-head-width", message, ("heads.n_heads",), "", hint, because))
         return found
+
+    def _rope_problems(self, d_model: int) -> list[Problem]:
+        if self.rope is None or (self.d_head is None and d_model % self.heads.n_heads):
+            return []
+        width = self.head_width(d_model)
+        dims = width if self.rope.dims is None else self.rope.dims
+        origin = f"d_model / n_heads = {width}" if self.d_head is None else f"a head has {width}"
+        because = (("heads.n_heads" if self.d_head is None else "d_head", origin),)
+        hint = f"dims may be an even number up to {width}" if width > 1 else "rope none leaves the heads alone"
+        if dims > width:
+            message = f"rope cannot rotate {dims} dimensions of a head of {width}"
+            return [Problem("rope-too-wide", message, ("rope.dims",), "more than there are", hint, because)]
+        if dims % 2:
+            message = f"rope rotates pairs of dimensions, and {dims} is odd"
+            fields = ("rope",) if self.rope.dims is None else ("rope.dims",)
+            return [Problem("odd-rope", message, fields, "", hint, because)]
+        return []
+
+    def _adapter_problems(self) -> list[Problem]:
+        return [] if self.lora is None else self.lora.problems(self.keyword, ("q", "k", "v"))

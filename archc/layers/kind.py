@@ -7,6 +7,7 @@ file beside it, so that a new kind is a new file.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from fractions import Fraction
 from typing import Any, ClassVar, get_type_hints
@@ -37,7 +38,7 @@ class Part:
 class Norm(Part):
     """A normalisation over channels."""
 
-    eps: Fraction = field(default=Fraction(1, 100_000), metadata={"doc": "added to the variance"})
+    eps: Fraction = field(default=Fraction(1, 100_000), metadata={"doc": "added to the variance", "above": 0})
 
     def apply(self, b: Body, path: str, x: Value) -> Value:
         raise NotImplementedError
@@ -99,24 +100,37 @@ class ChannelMixer(Kind):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A semantic error of a kind: `fields` are the ones to point at, the first of them with the caret."""
+    """A semantic error of a kind: `fields` are the ones to point at, the first of them with the caret.
+
+    A field is a path into the kind (`heads.n_kv_heads`); where it was not said, what holds it is pointed at. `because`
+    are further places with a few words each; `spec.d_model` among them is the setting, not a field.
+    """
 
     code: str
     message: str
     fields: tuple[str, ...]
     label: str = ""
     help: str | None = None
+    because: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class FieldInfo:
-    """A field as the language sees it."""
+    """A field as the language sees it.
+
+    Its metadata: `doc`, what it is; `example`, as it is written; `setting`, which setting it defaults to; `above`, a
+    bound that its value exceeds; `tokens`, whether it counts them; `late`, whether it comes behind the kind's own.
+    """
 
     name: str
     attribute: str  # the name in Python: `in` is `in_`
     type: Any
     required: bool
-    doc: str
+    metadata: Mapping[str, Any]
+
+    @property
+    def doc(self) -> str:
+        return str(self.metadata.get("doc", ""))
 
 
 _fields: dict[type[Kind] | type[Part], dict[str, FieldInfo]] = {}
@@ -128,7 +142,7 @@ def fields_of(cls: type[Kind] | type[Part]) -> dict[str, FieldInfo]:
         hints = get_type_hints(cls)
         own_first = sorted(fields(cls), key=lambda f: bool(f.metadata.get("late")))
         infos = [
-            FieldInfo(f.name.rstrip("_"), f.name, hints[f.name], f.default is MISSING, f.metadata.get("doc", ""))
+            FieldInfo(f.name.rstrip("_"), f.name, hints[f.name], f.default is MISSING, f.metadata)
             for f in own_first
         ]
         _fields[cls] = {info.name: info for info in infos}

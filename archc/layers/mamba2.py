@@ -12,6 +12,7 @@ from archc.ir.body import Body
 from archc.ir.values import Value
 from archc.layers.kind import Mixer, Part, Problem
 from archc.layers.parts import RMS
+from archc.layers.words import divisors, either
 from archc.ops.attention import merge_heads, split_heads
 from archc.ops.conv import causal_conv1d
 from archc.ops.gated_norm import gated_rms_norm
@@ -80,7 +81,7 @@ class Mamba2(Mixer, keyword="mamba2"):
         return self.n_heads or max(1, (self.expand or 1) * d_model // self.d_head)
 
     def problems(self, d_model: int) -> list[Problem]:
-        return [*self._width_problems(d_model), *self._option_problems(d_model)]
+        return self._width_problems(d_model) or [*self._group_problems(d_model), *self._option_problems()]
 
     def _width_problems(self, d_model: int) -> list[Problem]:
         if self.expand is None:
@@ -91,30 +92,36 @@ class Mamba2(Mixer, keyword="mamba2"):
         wanted = self.expand * d_model
         if self.n_heads is None and wanted % self.d_head:
             message = f"an inner width of {self.expand} * {d_model} = {wanted} has no whole number of heads"
-            label, hint = f"{wanted} is not a multiple of {self.d_head}", "give n_heads instead of expand"
-            return [Problem("uneven-inner-width", message, ("expand", "d_head"), label, hint)]
+            hint = f"give n_heads; or d_head may be {either(divisors(wanted, self.d_head))}"
+            because = (("expand", ""), ("spec.d_model", f"{self.expand} times this is {wanted}"))
+            return [Problem("uneven-inner-width", message, ("d_head",), f"does not divide {wanted}", hint, because)]
         if self.n_heads is not None and self.n_heads * self.d_head != wanted:
-            message = f"n_heads * d_head is {self.n_heads * self.d_head}, and expand * d_model is {wanted}"
-            hint = "keep one of the two: the inner width is n_heads * d_head"
-            return [Problem("two-inner-widths", message, ("expand", "n_heads"), "says otherwise", hint)]
+            given = self.n_heads * self.d_head
+            message = f"n_heads * d_head is {given}, and expand * d_model is {wanted}"
+            hint, because = "keep one of the two", (("n_heads", f"says {given}"), ("spec.d_model", ""))
+            return [Problem("two-inner-widths", message, ("expand",), f"says {wanted}", hint, because)]
         return []
 
-    def _option_problems(self, d_model: int) -> list[Problem]:
-        found = []
+    def _group_problems(self, d_model: int) -> list[Problem]:
         n_heads = self.head_count(d_model)
-        if n_heads % self.n_groups:
-            message = f"{n_heads} heads do not divide into {self.n_groups} groups"
-            divisors = ", ".join(str(n) for n in range(1, n_heads + 1) if n_heads % n == 0)
-            label, hint = f"does not divide {n_heads}", f"n_groups may be {divisors}"
-            found.append(Problem("uneven-groups", message, ("n_groups", "n_heads"), label, hint))
+        if n_heads % self.n_groups == 0:
+            return []
+        message = f"{n_heads} heads do not divide into {self.n_groups} groups"
+        hint = f"n_groups may be {either(divisors(n_heads, self.n_groups))}"
+        return [Problem("uneven-groups", message, ("n_groups", "n_heads"), f"does not divide {n_heads}", hint)]
+
+    def _option_problems(self) -> list[Problem]:
+        found = []
         if self.norm is None and self.norm_before_gate:
             message = "`norm_before_gate` orders a norm and a gate, and there is no norm"
-            found.append(Problem("order-without-norm", message, ("norm_before_gate", "norm")))
+            because = (("norm", "switched off here"),)
+            found.append(Problem("order-without-norm", message, ("norm_before_gate",), "", "leave it out", because))
         limit = self.dt_limit
         if limit is not None and limit.max is not None and limit.max < limit.min:
             message = f"dt cannot be at least {float(limit.min):g} and at most {float(limit.max):g}"
-            found.append(Problem("empty-dt-limit", message, ("dt_limit.max", "dt_limit"), "below the least dt"))
+            hint = "write dt_limit(least, greatest)"
+            found.append(Problem("empty-dt-limit", message, ("dt_limit.max", "dt_limit.min"), "below the least", hint))
         if limit is not None and limit.min < 0:
             message = "dt is never negative, so a limit below 0 says nothing"
-            found.append(Problem("empty-dt-limit", message, ("dt_limit.min", "dt_limit")))
+            found.append(Problem("empty-dt-limit", message, ("dt_limit.min",), "", "leave it out, or write 0"))
         return found

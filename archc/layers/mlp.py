@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from archc.ir.body import Body
 from archc.ir.values import Value
-from archc.layers.kind import ChannelMixer
+from archc.layers.kind import ChannelMixer, Problem
 from archc.layers.parts import Lora
 from archc.ops.linear import linear, out_linear
 from archc.ops.pointwise import activation, mul
@@ -21,7 +21,7 @@ class GatedMLP(ChannelMixer):
     """`down(act(gate(h)) * up(h))`."""
 
     function: ClassVar[str] = ""
-    d_ff: int = field(metadata={"doc": "hidden width"})
+    d_ff: int = field(metadata={"doc": "hidden width", "example": "14336"})
     bias: bool = field(default=False, metadata={"doc": "biases of all three projections"})
     lora: Lora | None = field(default=None, metadata={"doc": "a low-rank adapter on gate_up"})
 
@@ -33,6 +33,9 @@ class GatedMLP(ChannelMixer):
             gate, up = self.lora.adapt(b, "gate_up", h, gate, up)
         y = mul(b, activation(b, self.function, gate), up)
         return out_linear(b, "down_proj", y, bias=self.bias)
+
+    def problems(self, d_model: int) -> list[Problem]:
+        return [] if self.lora is None else self.lora.problems(self.keyword, ("gate_up",))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +57,7 @@ class PlainMLP(ChannelMixer):
     """`down(act(up(h)))`."""
 
     function: ClassVar[str] = ""
-    d_ff: int = field(metadata={"doc": "hidden width"})
+    d_ff: int = field(metadata={"doc": "hidden width", "example": "14336"})
     bias: bool = field(default=False, metadata={"doc": "biases of both projections"})
 
     def forward(self, b: Body, h: Value) -> Value:

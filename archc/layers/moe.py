@@ -17,8 +17,8 @@ class MoE(ChannelMixer, keyword="moe"):
     """A mixture of experts: each token goes through `top_k` of `n_experts` networks (arXiv:1701.06538)."""
 
     expert: ChannelMixer = field(metadata={"doc": "one expert; the spec's mlp unless given", "setting": "mlp"})
-    top_k: int = field(metadata={"doc": "experts per token"})
-    n_experts: int = field(metadata={"doc": "routed experts"})
+    top_k: int = field(metadata={"doc": "experts per token", "example": "top2/16"})
+    n_experts: int = field(metadata={"doc": "routed experts", "example": "top2/16"})
     router: Router = field(default=SoftmaxRouter(), metadata={"doc": "how experts are chosen"})
 
     def forward(self, b: Body, h: Value) -> Value:
@@ -31,7 +31,12 @@ class MoE(ChannelMixer, keyword="moe"):
         return combine(b, rows, weights, plan)
 
     def problems(self, d_model: int) -> list[Problem]:
+        found = []
         if self.top_k > self.n_experts:
             message = f"a token cannot go to {self.top_k} of {self.n_experts} experts"
-            return [Problem("too-few-experts", message, ("top_k",), "", f"k may be 1 to {self.n_experts}")]
-        return []
+            hint = "topK/E sends a token to K of E experts"
+            found.append(Problem("too-few-experts", message, ("top_k", "n_experts"), "", hint))
+        if isinstance(self.expert, MoE):
+            message = "an expert cannot be a mixture of experts itself"
+            found.append(Problem("nested-experts", message, ("expert",), "", "give an expert: expert=swiglu(1024)"))
+        return found

@@ -8,7 +8,8 @@ from typing import ClassVar, Literal
 
 from archc.ir.body import Body
 from archc.ir.values import Init, Value
-from archc.layers.kind import Norm, Part
+from archc.layers.kind import Norm, Part, Problem
+from archc.layers.words import either
 from archc.ops.linear import linear, linear_parts
 from archc.ops.norm import rms_norm
 from archc.ops.pointwise import add
@@ -66,7 +67,7 @@ class OneKeyHead(Heads, keyword="mqa"):
 class Rope(Part, keyword="rope"):
     """Rotary positions (arXiv:2104.09864), halves rotated."""
 
-    theta: Fraction = field(default=Fraction(10_000), metadata={"doc": "base of the wavelengths"})
+    theta: Fraction = field(default=Fraction(10_000), metadata={"doc": "base of the wavelengths", "above": 0})
     dims: int | None = field(default=None, metadata={"doc": "rotated dimensions of each head; all unless given"})
 
 
@@ -90,7 +91,16 @@ class Lora(Part, keyword="lora"):
     """A low-rank addition to projections (arXiv:2106.09685), unscaled: `W x + B (A x)`."""
 
     rank: int = field(metadata={"doc": "rank of A and B"})
-    on: tuple[str, ...] = field(default=(), metadata={"doc": "projections that get one: q, k, v, gate_up"})
+    on: tuple[str, ...] = field(
+        metadata={"doc": "the projections that get one, of q, k, v and gate_up", "example": "on=[q, k, v]"}
+    )
+
+    def problems(self, keyword: str, projections: tuple[str, ...]) -> list[Problem]:
+        """What is wrong with the adapters of a kind that has these projections."""
+        unknown = [name for name in self.on if name not in projections]
+        message = f"`{keyword}` has no projection `{unknown[0]}` to adapt" if unknown else ""
+        hint = f"its adapters may be on {either(projections, 'and')}"
+        return [Problem("unknown-projection", message, ("lora.on",), "", hint)] if unknown else []
 
     def adapt(self, b: Body, name: str, x: Value, *projected: Value) -> tuple[Value, ...]:
         """`projected` with what the adapter `name` adds to each; a shared module has its own for each use."""

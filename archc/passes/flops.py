@@ -56,7 +56,7 @@ def flops(graph: Graph, workload: Workload) -> ModelFlops:
 
 
 def _group(group: Group, workload: Workload) -> GroupFlops:
-    once = sum((node.op.flops(node.inputs, node.outputs) for node in group.graph.nodes), Flops())
+    once = sum((node.op.flops(node.inputs, node.outputs) for node in group.nodes), Flops())
 
     return GroupFlops(
         group.name,

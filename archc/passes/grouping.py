@@ -1,45 +1,82 @@
-"""The groups that every table has a row for: the embedding, each distinct layer in rolled order, the head.
+"""The groups that every table has a row for: the embedding, each distinct layer in rolled order, shared modules, the head.
 
 A layer is labelled by its sublayers (`mamba + swiglu(14336)`), and two kinds of one keyword but different fields are
 told apart by a number (`attn_1`, `attn_2`), so that a label is what a spec says, or a name which it gives with `let`.
+
+Layers that differ only in which copy of a shared module they use are one group. What is stored once for several layers
+has a group of its own (`share g x2`) that holds weights alone: state and FLOPs belong to the layers that use it.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import count
 
-from archc.ir.graph import Graph, Layer, OpGraph, Scope, counts
-from archc.passes.spelling import spelled, words
+from archc.ir.graph import Graph, Layer, Node, OpGraph, Scope, counts, shared_modules, shared_scope
+from archc.passes.spelling import copies_text, spelled, spelled_share, words
 
 EMBEDDING = "embedding"
 HEAD = "norm + head"
 SHORT = 16  # characters of a kind that needs no name
-OPERATOR = re.compile(r"( \+ | \|\| )")
+USE = "_use"  # behind a shared module's name: what the using layer stores for it
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Equal parts of a model: one op graph that runs `times` times. `prefix` leads the names of its tensors."""
+    """Equal parts of a model, `times` of them: the nodes that each runs, and those whose weights each stores.
+
+    A stored node comes with the path of its module, `layers.*.mixer`; `*` stands for an index. `uses` is how often all
+    of what is stored runs, more than `times` for a shared module.
+    """
 
     name: str
     times: int
-    graph: OpGraph
-    prefix: str = ""
-
-    @property
-    def is_layer(self) -> bool:
-        return bool(self.prefix)
+    uses: int
+    nodes: tuple[Node, ...]
+    stored: tuple[tuple[str, Node], ...]
+    is_layer: bool = False
 
 
 def groups(graph: Graph) -> tuple[Group, ...]:
     """The groups of a model, in order of first appearance."""
-    names = sublayer_labels(graph)
-    layers = (
-        Group(layer_label(layer, names), times, layer.graph, "layers.*.")
-        for layer, times in counts(graph.stack).items()
-    )
-    return (Group(EMBEDDING, 1, graph.prologue), *layers, Group(HEAD, 1, graph.epilogue))
+    labels = sublayer_labels(graph)
+    layers: dict[object, Group] = {}
+    for layer, times in counts(graph.stack).items():
+        key = layer.text, tuple(scope.identity for scope in layer.scopes)
+        stored = tuple((_home(layer, node), node) for node in layer.graph.nodes if not shared_scope(layer, node))
+        group = Group(layer_label(layer, labels), times, times, layer.graph.nodes, stored, is_layer=True)
+        known = layers.get(key)
+        layers[key] = replace(known, times=known.times + times, uses=known.uses + times) if known else group
+    return _end(EMBEDDING, graph.prologue), *layers.values(), *_shared(graph), _end(HEAD, graph.epilogue)
+
+
+def _end(name: str, graph: OpGraph) -> Group:
+    return Group(name, 1, 1, graph.nodes, tuple((node.scope, node) for node in graph.nodes))
+
+
+def _shared(graph: Graph) -> Iterator[Group]:
+    """What is stored once, or a few copies of it, and used by many layers."""
+    for name, (copies, nodes) in shared_modules(graph).items():
+        uses = sum(
+            times
+            for layer, times in counts(graph.stack).items()
+            for scope in layer.scopes
+            if scope.shared is not None and scope.shared.name == name
+        )
+        stored = tuple((f"{name}.*.{node.scope.partition('.')[2]}".rstrip("."), node) for node in nodes)
+        yield Group(f"share {name}{copies_text(copies)}", copies, uses, (), stored)
+
+
+def _home(layer: Layer, node: Node) -> str:
+    """Where a layer keeps the weights of `node`: `layers.*.mixer`, `layers.*.g_use.mlp`."""
+    root, _, inside = node.scope.partition(".")
+    if node.per_use and any(scope.name == root and scope.shared for scope in layer.scopes):
+        root += USE
+    return ".".join(filter(None, ("layers.*", root, inside)))
+
+
+# --- labels ----------------------------------------------------------------------------------------
 
 
 def sublayers(layer: Layer) -> tuple[Scope, ...]:
@@ -47,24 +84,44 @@ def sublayers(layer: Layer) -> tuple[Scope, ...]:
     return tuple(scope for scope in layer.scopes if "." not in scope.name)
 
 
+def shares(graph: Graph) -> dict[str, Scope]:
+    """One use of every shared module, by name, in order of first use."""
+    found = (scope for layer in counts(graph.stack) for scope in sublayers(layer))
+    return {scope.shared.name: scope for scope in reversed([*found]) if scope.shared is not None}
+
+
 def sublayer_labels(graph: Graph) -> dict[object, str]:
     """The label of every distinct layer kind with its fields: what it is where that is short, else a name for it.
 
-    No name is a word that another definition uses, for behind `let` that would no longer mean the kind.
+    No name is a word that another definition uses, for behind `let` that would no longer mean the kind; nor is one the
+    name of a shared module.
     """
-    scopes = {scope.identity: scope for layer in counts(graph.stack) for scope in sublayers(layer)}
-    texts = {kind: spelled(kind) for kind in scopes}
+    every = [scope for layer in counts(graph.stack) for scope in sublayers(layer)]
+    named = {scope.shared.name for scope in every if scope.shared is not None}
+    texts = {scope.identity: spelled(scope.identity) for scope in every if scope.shared is None}
+    within = {word for scope in every if scope.shared for word in words(spelled_share(scope))}
     labels: dict[object, str] = {}
     for kind, text in texts.items():
         keyword = str(getattr(kind, "keyword", text))
-        elsewhere = any(keyword in words(other) for other in texts.values() if other != text)
-        number = 1 + sum(label.startswith(f"{keyword}_") for label in labels.values())
-        labels[kind] = text if len(text) <= SHORT else f"{keyword}_{number}" if elsewhere else keyword
+        elsewhere = keyword in within | named or any(keyword in words(t) for t in texts.values() if t != text)
+        numbers = (f"{keyword}_{n}" for n in count(1))
+        free = next(label for label in numbers if label not in named and label not in labels.values())
+        short = len(text) <= SHORT and not words(text) & named
+        labels[kind] = text if short else free if elsewhere else keyword
     return labels
 
 
 def layer_label(layer: Layer, labels: dict[object, str]) -> str:
-    """The layer as the spec writes it, over labels instead of keywords: `mamba + moe`, `attn || mamba + swiglu`."""
-    words = OPERATOR.split(layer.text)
-    words[::2] = [labels[scope.identity] for scope in sublayers(layer)]
-    return "".join(words)
+    """The layer as the spec writes it, over labels instead of keywords: `mamba + moe`, `attn || mamba <- g + swiglu`."""
+    scopes = iter(sublayers(layer))
+
+    def sublayer(text: str) -> str:
+        branches, _, feed = text.partition(" <- ")
+        fed = f" <- {_label(next(scopes), labels)}" if feed else ""  # what is fed runs first
+        return " || ".join(_label(next(scopes), labels) for _ in branches.split(" || ")) + fed
+
+    return " + ".join(map(sublayer, layer.text.split(" + ")))
+
+
+def _label(scope: Scope, labels: dict[object, str]) -> str:
+    return labels[scope.identity] if scope.shared is None else scope.shared.name

@@ -1,6 +1,7 @@
 """The outline of a model: its stack, still rolled, in the words of the language, and the sizes that have names in it.
 
-`let`s and a block together mean the stack: text that elaborates to the same layers, whatever sugar the spec has.
+`let`s, `share`s and a block together mean the stack: text that elaborates to the same layers, whatever sugar the spec
+has. Copies of a shared module take turns by themselves, so uses of different copies are written alike.
 
 Before: `Repeat(4, (Repeat(2, (layer0, layer1)), layer2, layer1))`
 After:  `let`s for the kinds and `Run(4, (Run(2, ("mamba + swiglu", "mamba + moe")), "attn + swiglu", "mamba + moe"))`
@@ -13,8 +14,8 @@ from dataclasses import dataclass
 
 from archc.ir.graph import Graph, OpGraph, Stack, Use, counts, op_graphs
 from archc.ir.values import Axis
-from archc.passes.grouping import layer_label, sublayer_labels
-from archc.passes.spelling import spelled
+from archc.passes.grouping import layer_label, shares, sublayer_labels
+from archc.passes.spelling import spelled, spelled_share
 
 MAX_LINE = 88  # columns of the drawn stack
 
@@ -29,7 +30,11 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """A model at a glance. `lets` are (label, definition) of its layer kinds; `sizes` named axes and their values."""
+    """A model at a glance.
+
+    `lets` are (label, definition) of its layer kinds, `shares` the statements of its shared modules, `sizes` named axes
+    and their values.
+    """
 
     name: str
     n_layers: int
@@ -39,6 +44,7 @@ class Outline:
     tied: bool
     residual_fp32: bool
     lets: tuple[tuple[str, str], ...]
+    shares: tuple[str, ...]
     stack: tuple[Run | str, ...]
     sizes: tuple[tuple[str, tuple[int, ...]], ...]
     defaults: tuple[str, ...]
@@ -47,7 +53,7 @@ class Outline:
     def text(self) -> str:
         """The stack as the language writes it."""
         lets = [f"let {label} = {definition}" for label, definition in self.lets if label != definition]
-        return "\n".join([*lets, _block(self.stack)])
+        return "\n".join([*lets, *map(_statement, self.shares), _block(self.stack)])
 
 
 def outline(graph: Graph) -> Outline:
@@ -62,6 +68,7 @@ def outline(graph: Graph) -> Outline:
         tied=settings.tied,
         residual_fp32=settings.residual_fp32,
         lets=tuple((label, spelled(kind)) for kind, label in labels.items()),
+        shares=tuple(map(spelled_share, shares(graph).values())),
         stack=_runs(graph.stack, labels),
         sizes=_sizes(graph),
         defaults=graph.defaults,
@@ -72,9 +79,25 @@ def _runs(stack: tuple[Stack, ...], labels: dict[object, str]) -> tuple[Run | st
     def run(element: Stack) -> Run | str:
         if isinstance(element, Use):
             return layer_label(element.layer, labels)
-        return Run(element.count, _runs(element.body, labels))
+        return _folded(element.count, _runs(element.body, labels))
 
     return tuple(map(run, stack))
+
+
+def _folded(times: int, body: tuple[Run | str, ...]) -> Run:
+    """`times` passes over `body`, which may itself be a stretch that repeats: its uses of shared copies look alike."""
+    n = len(body)
+    width = next(width for width in range(1, n + 1) if n % width == 0 and body == body[:width] * (n // width))
+    unit = body[:width]
+    if len(unit) == 1 and isinstance(unit[0], Run):
+        return Run(times * (n // width) * unit[0].count, unit[0].body)
+    return Run(times * (n // width), unit)
+
+
+def _statement(text: str) -> str:
+    """On one line if it is short."""
+    one_line = " ".join(line.strip() for line in text.splitlines())
+    return one_line if len(one_line) <= MAX_LINE else text
 
 
 def _block(stack: tuple[Run | str, ...]) -> str:

@@ -1,12 +1,13 @@
 """Parameters: every stored tensor by its canonical name, and the sums of them that people quote.
 
-A tensor that is stored once counts once, however often it is used: a tied head owns nothing. "Active" is the share
-that one token uses, `top_k / n_experts` of a routed expert's weights and all of everything else, embedding and head
-included.
+A tensor that is stored once counts once, however often it is used: a tied head owns nothing, and a shared module is
+counted for each of its copies. "Active" is the share that one token uses, `top_k / n_experts` of a routed expert's
+weights and all of everything else, embedding and head included. "Unrolled" counts a shared module for each of its uses.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
@@ -21,7 +22,7 @@ FP32 = DTYPE_BYTES["fp32"]
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A stored tensor of each layer of a group; `*` in its name is the layer's index, and `times` counts them."""
+    """A stored tensor of each layer or copy in a group; `*` in its name is their index, and `times` counts them."""
 
     name: str
     axes: tuple[str, ...]
@@ -56,10 +57,12 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class GroupParams:
-    """The tensors of one group. All sums run over all its layers."""
+    """The tensors of one group. All sums run over all its layers, or over the copies of a shared module."""
 
     name: str
     times: int
+    uses: int  # more than `times` for a shared module
+    is_layer: bool
     tensors: tuple[Tensor, ...]
 
     @property
@@ -73,6 +76,10 @@ class GroupParams:
     @property
     def routed(self) -> int:
         return sum(tensor.total for tensor in self.tensors if tensor.routed)
+
+    @property
+    def unrolled(self) -> int:
+        return self.total * self.uses // self.times
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +104,11 @@ class Params:
         return sum(group.active for group in self.groups)
 
     @property
+    def unrolled(self) -> int:
+        """Parameters of the model if every layer had its own: a shared module once for each use."""
+        return sum(group.unrolled for group in self.groups)
+
+    @property
     def routed(self) -> int:
         """Parameters of routed experts, all of them."""
         return sum(group.routed for group in self.groups)
@@ -114,25 +126,27 @@ class Params:
 
 def params(graph: Graph, workload: Workload) -> Params:
     """The parameters of `graph`; only the dtype of `workload` matters, for bytes."""
+    vocab = graph.settings.vocab
     tables = tuple(
-        GroupParams(group.name, group.times, _tensors(group, graph.settings.vocab)) for group in groups(graph)
+        GroupParams(group.name, group.times, group.uses, group.is_layer, tuple(_tensors(group, vocab)))
+        for group in groups(graph)
     )
     stored = sum(tensor.n_bytes(workload.dtype) for table in tables for tensor in table.tensors)
     return Params(tables, stored)
 
 
-def _tensors(group: Group, vocab: Axis) -> tuple[Tensor, ...]:
-    return tuple(
-        _tensor(weight, node.scope, group, vocab) for node in group.graph.nodes for weight in node.op.weights()
-    )
+def _tensors(group: Group, vocab: Axis) -> Iterator[Tensor]:
+    for module, node in group.stored:
+        for weight in node.op.weights():
+            yield _tensor(weight, f"{module}." if module else "", group.times, vocab)
 
 
-def _tensor(weight: Weight, scope: str, group: Group, vocab: Axis) -> Tensor:
+def _tensor(weight: Weight, prefix: str, times: int, vocab: Axis) -> Tensor:
     return Tensor(
-        name=group.prefix + (f"{scope}." if scope else "") + weight.path,
+        name=prefix + weight.path,
         axes=tuple(axis.name for axis in weight.axes),
         shape=tuple(axis.size.value for axis in weight.axes),
-        times=group.times,
+        times=times,
         active_share=weight.active,
         decay=weight.decay,
         keep_fp32=weight.keep_fp32,

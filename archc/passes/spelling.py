@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, Protocol, cast
+
+from archc.ir.graph import Scope
 
 WORD = re.compile(r"[a-z_][a-z_0-9]*")
 
@@ -25,18 +28,39 @@ def spelled(kind: Any) -> str:
     return str(kind.keyword) + (f"({', '.join(words)})" if words else "") + chosen
 
 
+class SharedProgram(Protocol):
+    """What the scope of a shared module is identified by: the fields of its `share`, and its sublayers' branches."""
+
+    fields: Any
+    sublayers: Sequence[Sequence[Any]]
+
+
+def spelled_share(scope: Scope) -> str:
+    """The statement that defines a shared module, on a line for its fields and one for each sublayer."""
+    assert scope.shared is not None
+    program = cast(SharedProgram, scope.identity)
+    sublayers = [" || ".join(map(spelled, kinds)) for kinds in program.sublayers]
+    head = f"share {scope.shared.name}{spelled(program.fields)}{copies_text(scope.shared.copies)} ="
+    return "\n  ".join([head, "\n  + ".join(sublayers)])
+
+
+def copies_text(copies: int) -> str:
+    return f" x{copies}" if copies > 1 else ""
+
+
 def _required(field: Field[Any]) -> bool:
     return field.default is MISSING and field.default_factory is MISSING
 
 
 def _argument(field: Field[Any], value: Any, positional: bool) -> str:
     """`d_head=128`; a flag, a leading number or a part of the field's own kind stands bare."""
+    name = field.name.rstrip("_")  # `in` is no name in Python
     if value is True:
-        return field.name
+        return name
     text = _value(value)
-    bare = positional and isinstance(value, int | Fraction)
-    own = is_dataclass(value) and (field.name == "heads" or field.name == getattr(value, "keyword", None))
-    return text if bare or own else f"{field.name}={text}"
+    bare = positional and isinstance(value, int | Fraction | str)
+    own = is_dataclass(value) and name in ("heads", getattr(value, "keyword", None))
+    return text if bare or own else f"{name}={text}"
 
 
 def _value(value: Any) -> str:
@@ -44,6 +68,8 @@ def _value(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_value, value))}]"
     if isinstance(value, Fraction):
         return f"{float(value):g}" if Fraction(f"{float(value):g}") == value else str(value)
     return spelled(value) if is_dataclass(value) else str(value)

@@ -79,7 +79,7 @@ def state(graph: Graph, workload: Workload) -> SequenceState:
 
 def _group(group: Group, workload: Workload) -> GroupState:
     start = GroupState(group.name, group.times)
-    states = (kept for node in group.graph.nodes for kept in node.op.state())
+    states = (kept for node in group.nodes for kept in node.op.state())
     return sum((_kept(kept, group, workload) for kept in states), start)
 
 

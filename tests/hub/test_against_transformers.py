@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import re
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
@@ -22,16 +21,13 @@ from archc.hub import every_config
 from archc.hub.rules import RULES
 from archc.ir.graph import Graph, unrolled
 
+from .configs import FAMILIES, config_class, random_config
+
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 N_RANDOM = 50
-FAMILIES = {family.name: family for family in hub.FAMILIES}
 Shapes = dict[str, tuple[int, ...]]
-
-
-def config_class(name: str) -> Any:
-    return transformers.models.auto.configuration_auto.CONFIG_MAPPING[name]
 
 
 def graph_of(config: Any) -> Graph:
@@ -101,89 +97,6 @@ def test_an_empty_file_is_the_default_model(name: str) -> None:
 
 
 # --- tensors ---------------------------------------------------------------------------------------
-
-
-def sizes(draw: random.Random, **more: object) -> dict[str, object]:
-    """What all families have."""
-    return {
-        "vocab_size": draw.randint(5, 40),
-        "num_hidden_layers": draw.randint(1, 5),
-        "tie_word_embeddings": draw.random() < 0.5,
-        "pad_token_id": None,
-        "bos_token_id": None,
-        "eos_token_id": None,
-        **more,
-    }
-
-
-def heads(draw: random.Random) -> dict[str, object]:
-    n_kv = draw.randint(1, 3)
-    n = n_kv * draw.randint(1, 3)
-    return {"num_attention_heads": n, "num_key_value_heads": n_kv, "hidden_size": n * 2 * draw.randint(1, 4)}
-
-
-def decoder(draw: random.Random) -> dict[str, object]:
-    """Llama and what follows it."""
-    return sizes(
-        draw,
-        **heads(draw),
-        head_dim=draw.choice([None, 2, 6]),
-        intermediate_size=draw.randint(1, 24),
-        rms_norm_eps=draw.choice([1e-5, 1e-6, 3e-6]),
-        rope_parameters={"rope_type": "default", "rope_theta": draw.choice([1e4, 5e5, 123456.0])},
-        max_position_embeddings=draw.choice([64, 1000]),
-    )
-
-
-def random_config(name: str, seed: int) -> Any:
-    draw = random.Random(f"{name} {seed}")
-
-    def flip() -> bool:
-        return draw.random() < 0.5
-
-    if name == "llama":
-        values = decoder(draw) | {"attention_bias": flip(), "mlp_bias": flip()}
-    elif name == "mistral":
-        values = decoder(draw) | {"sliding_window": draw.choice([None, 3, 16])}
-    elif name == "mixtral":
-        n_experts = draw.randint(1, 5)
-        values = decoder(draw) | {
-            "num_local_experts": n_experts,
-            "num_experts_per_tok": draw.randint(1, n_experts),
-            "sliding_window": draw.choice([None, 7]),
-        }
-    elif name == "mamba":
-        values = sizes(
-            draw,
-            hidden_size=draw.randint(3, 40),
-            state_size=draw.randint(1, 20),
-            conv_kernel=draw.randint(2, 5),
-            expand=draw.randint(1, 3),
-            time_step_rank=draw.choice(["auto", 1, 5]),
-            use_bias=flip(),
-            use_conv_bias=flip(),
-            residual_in_fp32=flip(),
-            layer_norm_epsilon=draw.choice([1e-5, 1e-6]),
-        )
-    else:
-        period, experts_period, n_experts = draw.randint(1, 6), draw.randint(1, 3), draw.randint(1, 4)
-        values = sizes(draw, **heads(draw)) | {
-            "num_hidden_layers": draw.randint(1, 12),
-            "intermediate_size": draw.randint(1, 24),
-            "attn_layer_period": period,
-            "attn_layer_offset": draw.randrange(period),
-            "expert_layer_period": experts_period,
-            "expert_layer_offset": draw.randrange(experts_period),
-            "num_experts": n_experts,
-            "num_experts_per_tok": draw.randint(1, n_experts),
-            "mamba_d_state": draw.randint(1, 20),
-            "mamba_d_conv": draw.randint(2, 5),
-            "mamba_expand": draw.randint(1, 3),
-            "mamba_dt_rank": draw.choice(["auto", 1, 5]),
-            "mamba_conv_bias": flip(),
-            "mamba_proj_bias": flip(),
-        }
-    return config_class(name)(architectures=[FAMILIES[name].architecture], **values)
 
 
 def in_files(name: str, shapes: Shapes) -> Shapes:

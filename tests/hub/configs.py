@@ -1,0 +1,114 @@
+"""Random tiny configurations of every family, as transformers' own objects."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from archc import hub
+
+FAMILIES = {family.name: family for family in hub.FAMILIES}
+
+
+def config_class(name: str) -> Any:
+    import transformers
+
+    return transformers.models.auto.configuration_auto.CONFIG_MAPPING[name]
+
+
+def random_config(name: str, seed: int, **pinned: object) -> Any:
+    """The configuration of a seed; `pinned` keys are not left to chance."""
+    draw = random.Random(f"{name} {seed}")
+    values = DRAWS[name](draw) | pinned
+    return config_class(name)(architectures=[FAMILIES[name].architecture], **values)
+
+
+def sizes(draw: random.Random, **more: object) -> dict[str, object]:
+    """What all families have."""
+    return {
+        "vocab_size": draw.randint(5, 40),
+        "num_hidden_layers": draw.randint(1, 5),
+        "tie_word_embeddings": flip(draw),
+        "pad_token_id": None,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        **more,
+    }
+
+
+def heads(draw: random.Random) -> dict[str, object]:
+    n_kv = draw.randint(1, 3)
+    n = n_kv * draw.randint(1, 3)
+    return {"num_attention_heads": n, "num_key_value_heads": n_kv, "hidden_size": n * 2 * draw.randint(1, 4)}
+
+
+def decoder(draw: random.Random) -> dict[str, object]:
+    """Llama and what follows it."""
+    return sizes(
+        draw,
+        **heads(draw),
+        head_dim=draw.choice([None, 2, 6]),
+        intermediate_size=draw.randint(1, 24),
+        rms_norm_eps=draw.choice([1e-5, 1e-6, 3e-6]),
+        rope_parameters={"rope_type": "default", "rope_theta": draw.choice([1e4, 5e5, 123456.0])},
+        max_position_embeddings=draw.choice([64, 1000]),
+    )
+
+
+def llama(draw: random.Random) -> dict[str, object]:
+    return decoder(draw) | {"attention_bias": flip(draw), "mlp_bias": flip(draw)}
+
+
+def mistral(draw: random.Random) -> dict[str, object]:
+    return decoder(draw) | {"sliding_window": draw.choice([None, 3, 16])}
+
+
+def mixtral(draw: random.Random) -> dict[str, object]:
+    n_experts = draw.randint(1, 5)
+    return decoder(draw) | {
+        "num_local_experts": n_experts,
+        "num_experts_per_tok": draw.randint(1, n_experts),
+        "sliding_window": draw.choice([None, 7]),
+    }
+
+
+def mamba(draw: random.Random) -> dict[str, object]:
+    return sizes(
+        draw,
+        hidden_size=draw.randint(3, 40),
+        state_size=draw.randint(1, 20),
+        conv_kernel=draw.randint(2, 5),
+        expand=draw.randint(1, 3),
+        time_step_rank=draw.choice(["auto", 1, 5]),
+        use_bias=flip(draw),
+        use_conv_bias=flip(draw),
+        residual_in_fp32=flip(draw),
+        layer_norm_epsilon=draw.choice([1e-5, 1e-6]),
+    )
+
+
+def jamba(draw: random.Random) -> dict[str, object]:
+    period, experts_period, n_experts = draw.randint(1, 6), draw.randint(1, 3), draw.randint(1, 4)
+    return sizes(draw, **heads(draw)) | {
+        "num_hidden_layers": draw.randint(1, 12),
+        "intermediate_size": draw.randint(1, 24),
+        "attn_layer_period": period,
+        "attn_layer_offset": draw.randrange(period),
+        "expert_layer_period": experts_period,
+        "expert_layer_offset": draw.randrange(experts_period),
+        "num_experts": n_experts,
+        "num_experts_per_tok": draw.randint(1, n_experts),
+        "mamba_d_state": draw.randint(1, 20),
+        "mamba_d_conv": draw.randint(2, 5),
+        "mamba_expand": draw.randint(1, 3),
+        "mamba_dt_rank": draw.choice(["auto", 1, 5]),
+        "mamba_conv_bias": flip(draw),
+        "mamba_proj_bias": flip(draw),
+    }
+
+
+def flip(draw: random.Random) -> bool:
+    return draw.random() < 0.5
+
+
+DRAWS = {"llama": llama, "mistral": mistral, "mixtral": mixtral, "mamba": mamba, "jamba": jamba}

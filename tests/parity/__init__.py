@@ -1,0 +1,1 @@
+"""Our packages against transformers' own models."""
