@@ -231,7 +231,7 @@ def _flash_backward(
     if positions is not None:
         bounds, longest = _documents(positions)
         grad, q, k, v, out = (x.flatten(0, 1) for x in (grad, q, k, v, out))
-        lse = lse.transpose(0, 1).flatten(1)
+        lse = lse.transpose(0, 1).flatten(1).contiguous()  # flattening alone is a view where T == 1
     unused = torch.empty(2, dtype=torch.uint64, device=q.device)  # the state of the dropout that there is not
     grads = torch.ops.aten._flash_attention_backward(
         *(grad, q, k, v, out, lse, bounds, bounds, longest, longest, 0.0, True, unused, unused),
