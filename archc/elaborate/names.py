@@ -19,6 +19,8 @@ MAX_NAME = 64  # characters of a name: a folder's, and still a readable line of 
 # What an emitted package imports, and archc, which it must not hide.
 _LIBRARIES = {"archc", "numpy", "pytest", "rich", "safetensors", "torch", "transformers", "triton", "setuptools", "pip"}
 
+_STANDARD = sys.stdlib_module_names - {"test"}  # nothing imports Python's own tests, and many a model is one
+
 # Attributes of torch's nn.Module, which a submodule would replace (those with a leading `_` are refused as such).
 _MODULE = """
 T_destination add_module apply bfloat16 buffers call_super_init children compile cpu cuda double dump_patches eval
@@ -36,7 +38,8 @@ residual branch tokens logits positions cache state states batch context dtype d
 bias self cls use nn torch math annotations count index h0 h1 experts router
 """
 _RESERVED = {*_MODULE.split(), *_PACKAGE.split(), *keyword.kwlist, *dir(builtins)}
-_PATTERN = re.compile(r"_.*|.*_(out|use|norm|cache|adapter|[0-9]+)|(mixer|mlp|layer|model)(_.*)?|[A-Z0-9_]{2,}")
+# A layer names its parts after the shared modules that it uses, and classes of caches after what keeps them.
+_PATTERN = re.compile(r"_.*|.*_(out|use|cache)|.*_(mixer|mlp)(_[0-9]+)?|(mixer|mlp|layer|model)(_.*)?|[A-Z0-9_]{2,}")
 # Classes of model.py that a shared module's own class could hide.
 _CLASSES = {"Tensor", "Any", "Iterator", "NamedTuple", "Cache", "Packed", "AttentionState", "F"}
 
@@ -51,7 +54,7 @@ def check_model(ident: Ident) -> Diagnostic | None:
     name = ident.name
     if len(name) > MAX_NAME:
         return _too_long(ident)
-    if keyword.iskeyword(name) or name in _LIBRARIES or name in sys.stdlib_module_names:
+    if keyword.iskeyword(name) or name in _LIBRARIES or name in _STANDARD:
         what = "a word of Python" if keyword.iskeyword(name) else "a library that the package may need"
         return _reserved(ident, f"`{name}` cannot name a package: it is {what}", name)
     if name.startswith("_") or name.endswith("_"):
