@@ -105,6 +105,7 @@ class Program:
         self.names = names
         self.current: dict[Value, str] = dict(entry or {})
         self.inlined: dict[Value, str] = {}
+        self.behind: dict[Value, tuple[Value, ...]] = {}  # what the expression of an inlined value reads
         self.steps = self._steps()
 
     def body(self, target: str = "") -> tuple[str, ...]:
@@ -118,6 +119,7 @@ class Program:
                 return (*lines, *self._last(code, outputs, target))
             if self._inlines(i, code, outputs):
                 self.inlined[outputs[0]] = code
+                self.behind[outputs[0]] = step.inputs
                 continue
             lines.append(statement(f"{self._targets(i, outputs)} = {code}", BODY, self._shapes(outputs)))
         results = ", ".join(map(self.operand, self.part.outputs))
@@ -183,6 +185,8 @@ class Program:
 
     def _targets(self, i: int, outputs: tuple[Value, ...]) -> str:
         later = {value for step in self.steps[i + 1 :] for value in step.inputs} | set(self.part.outputs)
+        while not later >= (behind := {read for value in later for read in self.behind.get(value, ())}):
+            later |= behind
         targets = []
         for value in outputs:
             if value not in later:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import reduce
 
+from archc.elaborate.names import class_name
 from archc.elaborate.settings import ModelSettings
 from archc.ir.body import Body
 from archc.ir.graph import Layer, OpGraph, Shared
@@ -80,9 +81,8 @@ def build_layer(plan: LayerPlan, d_model: Axis, text: str) -> Layer:
 def run_shared(b: Body, use: SharedUse, norm: Norm, stream: Value, embed: Value) -> Value:
     """The output of one use of a shared module; its own projection belongs to the using layer."""
     shared = Shared(use.name, use.copies, use.copy)
-    class_name = "".join(word.capitalize() for word in use.name.split("_"))
     doc = f"The shared module `{use.name}`: stored once, used by several layers."
-    with b.scope(use.name, class_name, doc, replace(use, copy=0), shared=shared):
+    with b.scope(use.name, class_name(use.name), doc, replace(use, copy=0), shared=shared):
         x = stream
         if isinstance(use.fields.in_, Concat):
             values = {"h": stream, "embed": embed}

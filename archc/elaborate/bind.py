@@ -90,7 +90,7 @@ class Binder:
     def _argument(self, arg: Arg, positional: Iterator[FieldInfo]) -> None:
         if isinstance(arg.value, TopK):
             if arg.name is not None:
-                raise DiagnosticError(_unexpected_topk(f"`{arg.name.name}` does not take topK/E", arg.value.span))
+                raise DiagnosticError(unexpected_topk(f"`{arg.name.name}` does not take topK/E", arg.value.span))
             self.top_k(arg.value)
         elif arg.name is not None:
             self._assign(arg.name, arg.value)
@@ -125,7 +125,7 @@ class Binder:
     def top_k(self, tag: TopK) -> None:
         """`top2/16` sets `top_k` and `n_experts` of a target that has both."""
         if not {"top_k", "n_experts"} <= set(fields_of(self.cls)):
-            raise DiagnosticError(_unexpected_topk(f"{self.owner} does not choose among experts", tag.span))
+            raise DiagnosticError(unexpected_topk(f"{self.owner} does not choose among experts", tag.span))
         if max(tag.k, tag.n) > MAX_SIZE:
             message = f"`n_experts` is at most {MAX_SIZE:,}"
             raise DiagnosticError(error("too-large", message, tag.span, help="check the number"))
@@ -226,9 +226,7 @@ class Binder:
             return self._part(part, args, span)
         if len(args) == 1 and args[0].name is None and not isinstance(args[0].value, TopK):
             return self._values.convert(info, args[0].value)
-        raise DiagnosticError(
-            error("wrong-arguments", f"`{info.name}` takes one value", span, help=expected(info))
-        )
+        raise DiagnosticError(error("wrong-arguments", f"`{info.name}` takes one value", span, help=expected(info)))
 
     def _part(self, cls: type[Part], args: tuple[Arg, ...], span: Span) -> Bound:
         binder = self._inner(cls, span)
@@ -295,5 +293,12 @@ def counted(word: Word | Setting) -> Span | None:
     return next((tag.span for tag in word.tags if isinstance(tag, Every | At)), None)
 
 
-def _unexpected_topk(message: str, span: Span) -> Diagnostic:
+def misplaced_every(span: Span) -> Diagnostic:
+    """`every` or `at` where there are no layers to count."""
+    message = "`every` and `at` count the layers of a bracket, and there is none before this"
+    hint = "write it behind the bracket: block x4 < mamba x7, attn > moe every 2 top2/16"
+    return error("misplaced-every", message, span, help=hint)
+
+
+def unexpected_topk(message: str, span: Span) -> Diagnostic:
     return error("unexpected-topk", message, span, help="topK/E belongs to moe, as in `moe top2/16`")

@@ -11,10 +11,18 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from archc.diagnostics import Diagnostic, DiagnosticError, Label, Span, error, nearest
-from archc.elaborate.bind import Binder, Environment, Step, counted, fields_said, said_twice
+from archc.elaborate.bind import (
+    Binder,
+    Environment,
+    Step,
+    counted,
+    fields_said,
+    misplaced_every,
+    said_twice,
+    unexpected_topk,
+)
 from archc.elaborate.draft import Draft, DraftLayer, DraftSublayer, ShareDraft, map_members, members_of
 from archc.elaborate.names import check_let, check_share, class_name
-from archc.elaborate.reader import misplaced_every
 from archc.elaborate.unknown import unknown_field, unknown_layer
 from archc.grammar.tree import Arg, Branch, Feed, Group, Ident, Layer, Let, Name, Share, Sublayer, TopK, Word
 from archc.layers.kind import Kind
@@ -143,7 +151,9 @@ class Macros:
         if inner is not None:
             message = f"a shared module cannot use another, as `{statement.ident.name}` uses `{inner.name}`"
             raise DiagnosticError(
-                error("misplaced-share", message, statement.layer.span, help="use both of them in the layers of a block")
+                error(
+                    "misplaced-share", message, statement.layer.span, help="use both of them in the layers of a block"
+                )
             )
 
     def _knows(self, ident: Ident) -> bool:
@@ -182,7 +192,7 @@ class Macros:
             return made[0]
         if len(made[0]) != 1:
             message = "`<-` feeds one sublayer, and this is a sequence"
-            hint = "feed a member of it: a + (b <- g)".replace("(", "").replace(")", "")
+            hint = "feed a member of it, as in: attn + mamba <- g"
             raise DiagnosticError(error("sequence-in-parallel", message, sublayer.span, help=hint))
         if made[0][0].share is not None:
             message = "a shared module feeds a sublayer that has none yet"
@@ -268,8 +278,10 @@ def _owner(members: list[Draft], step: Step, head: Word) -> int:
     if len(owners) == 1:
         return owners[0]
     if not owners:
+        if isinstance(step, TopK):
+            raise DiagnosticError(unexpected_topk(f"no member of `{head.ident.name}` chooses among experts", step.span))
         classes = list(dict.fromkeys(member.cls for member in members))
-        raise DiagnosticError(unknown_field(ident, classes, f"no member of `{head.ident.name}`".replace("no m", "a m")))
+        raise DiagnosticError(unknown_field(ident, classes, f"`{head.ident.name}`"))
     what = "topK/E" if isinstance(step, TopK) else f"`{name}`"
     labels = [Label(members[i].origin, "has it") for i in owners]
     message = f"{what} could be meant for {len(owners)} members of `{head.ident.name}`"
@@ -288,7 +300,9 @@ def _check_branch(branch: Branch, layer: DraftLayer) -> None:
         raise DiagnosticError(error("sequence-in-parallel", message, branch.span, help=hint))
     if layer[0].share is not None:
         message = "a shared module cannot be a branch of `||`"
-        raise DiagnosticError(error("misplaced-share", message, branch.span, help="use it as a layer, or feed it with `<-`"))
+        raise DiagnosticError(
+            error("misplaced-share", message, branch.span, help="use it as a layer, or feed it with `<-`")
+        )
 
 
 def _fields_of_share(span: Span, name: str) -> Diagnostic:

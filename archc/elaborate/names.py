@@ -58,7 +58,9 @@ def check_model(ident: Ident) -> Diagnostic | None:
         what = "a word of Python" if keyword.iskeyword(name) else "a library that the package may need"
         return _reserved(ident, f"`{name}` cannot name a package: it is {what}", name)
     if name.startswith("_") or name.endswith("_"):
-        return _reserved(ident, f"the name of a package begins and ends with a letter or digit, and `{name}` does not", name)
+        return _reserved(
+            ident, f"the name of a package begins and ends with a letter or digit, and `{name}` does not", name
+        )
     return None
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from archc.diagnostics import Diagnostic, DiagnosticError, Label, Report, Span, error, nearest
-from archc.elaborate.bind import Binder, Environment, Step, counted
+from archc.elaborate.bind import Binder, Environment, Step, counted, misplaced_every
 from archc.elaborate.settings import ModelSettings, numeric_settings
 from archc.elaborate.unknown import unknown_setting
 from archc.elaborate.values import Bound
@@ -61,7 +61,9 @@ class SettingsReader:
         elif name in self.statements and self.statements[name].span.source is statement.span.source:
             earlier = Label(self.statements[name].ident.span, "first said here")
             message = f"`{name}` is given twice"
-            self.report.add(error("set-twice", message, statement.ident.span, "again", earlier, help="keep one of the two"))
+            self.report.add(
+                error("set-twice", message, statement.ident.span, "again", earlier, help="keep one of the two")
+            )
         else:
             self.statements[name] = _with_experts(statement)
 
@@ -127,13 +129,6 @@ class SettingsReader:
         self.failed |= set(through)
         message = f"`{word}` is defined by itself"
         return error("circular-setting", message, at, "", *labels, help="give one of them a number")
-
-
-def misplaced_every(span: Span) -> Diagnostic:
-    """`every` or `at` where there are no layers to count."""
-    message = "`every` and `at` count the layers of a bracket, and there is none before this"
-    hint = "write it behind the bracket: block x4 < mamba x7, attn > moe every 2 top2/16"
-    return error("misplaced-every", message, span, help=hint)
 
 
 def _with_experts(statement: Setting) -> Setting:

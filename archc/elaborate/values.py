@@ -140,5 +140,3 @@ def _decimal_unit(info: FieldInfo, value: Number, number: int) -> Diagnostic:
     binary = scaled * {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}[unit]
     message = f"`{value.text}` is {number:,} tokens, and `{meant}` is {shown(binary)}"
     return warning("decimal-unit", message, value.span, help=f"write `{meant}`, or {number} if that is meant")
-
-

@@ -142,8 +142,7 @@ def fields_of(cls: type[Kind] | type[Part]) -> dict[str, FieldInfo]:
         hints = get_type_hints(cls)
         own_first = sorted(fields(cls), key=lambda f: bool(f.metadata.get("late")))
         infos = [
-            FieldInfo(f.name.rstrip("_"), f.name, hints[f.name], f.default is MISSING, f.metadata)
-            for f in own_first
+            FieldInfo(f.name.rstrip("_"), f.name, hints[f.name], f.default is MISSING, f.metadata) for f in own_first
         ]
         _fields[cls] = {info.name: info for info in infos}
     return _fields[cls]

@@ -101,10 +101,10 @@ class Upcast(Pointwise):
     """To at least float32: the residual stream of state-spaces' Mamba."""
 
     def imports(self) -> tuple[tuple[str, str], ...]:
-        return ((".precision", "promote"),)
+        return ((".precision", "promoted"),)
 
     def code(self, p: Printer) -> str:
-        return f"{p.inputs[0]}.to(promote({p.inputs[0]}.dtype))"
+        return f"promoted({p.inputs[0]})"
 
     @property
     def label(self) -> str:

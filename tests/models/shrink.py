@@ -1,8 +1,8 @@
 """Any spec as a tiny model of the same structure: every size by the name of its field, every repeat capped.
 
-Works on the syntax tree, so that what runs is a spec like any other: its kinds, parts, suffixes, `let`s and brackets stay,
-and only numbers change. Ratios of heads stay, and so does the number of experts up to 8. A cap on repeats that leaves
-a suffix nothing to say (`every 8` of four layers) is raised until the spec holds.
+Works on the syntax tree, so that what runs is a spec like any other: its kinds, parts, suffixes, `let`s and brackets
+stay, and only numbers change. Ratios of heads stay, and so does the number of experts up to 8. A cap on repeats that
+leaves a suffix nothing to say (`every 8` of four layers) is raised until the spec holds.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def calls(package: Package) -> dict[str, list[tuple[Any, tuple[Any, ...], dict[s
 
 
 def form(func: Any, args: Any) -> str:
-    """What tells two calls of an operation apart: which arguments are absent, and how many dimensions the others have."""
+    """What tells two calls of an operation apart: which arguments are absent, the dimensions of the others."""
     return f"{func}{[a.dim() if isinstance(a, torch.Tensor) else a is None for a in flat(args)]}"
 
 

@@ -1,8 +1,8 @@
 """Repeats, brackets and suffixes: the rolled stack against an interpreter that unrolls by the rules of the language.
 
 The rules: `every N offset K` speaks of the layers of its bracket with index % N == K, counted through that bracket's
-repeats and from 0 at each entry; own words win over the nearest bracket's suffix, that over outer ones; within one bracket
-the later suffix wins; a suffix that changes no layer is an error.
+repeats and from 0 at each entry; own words win over the nearest bracket's suffix, that over outer ones; within one
+bracket the later suffix wins; a suffix that changes no layer is an error.
 """
 
 from __future__ import annotations

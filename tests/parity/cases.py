@@ -15,7 +15,8 @@ PINNED: dict[str, list[dict[str, object]]] = {
         {"tie_word_embeddings": False, "time_step_rank": 5, "conv_kernel": 2, "state_size": 3, "use_bias": True},
         {"tie_word_embeddings": True, "time_step_rank": 1, "conv_kernel": 3, "state_size": 1, "use_conv_bias": False},
         {"tie_word_embeddings": False, "expand": 3, "conv_kernel": 5, "state_size": 20, "residual_in_fp32": False},
-        {"tie_word_embeddings": True, "expand": 1, "hidden_size": 17, "num_hidden_layers": 7, "layer_norm_epsilon": 1e-3},
+        {"tie_word_embeddings": True, "expand": 1, "hidden_size": 17, "num_hidden_layers": 7,
+         "layer_norm_epsilon": 1e-3},
     ],
     "jamba": [
         {"num_hidden_layers": 8, "attn_layer_period": 8, "attn_layer_offset": 4, "num_experts": 4, "hidden_size": 24,
@@ -35,8 +36,8 @@ PINNED: dict[str, list[dict[str, object]]] = {
          "num_attention_heads": 5, "num_key_value_heads": 1, "rms_norm_eps": 1e-3},
     ],
     "llama": [
-        {"hidden_size": 48, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": None, "num_hidden_layers": 3,
-         "tie_word_embeddings": False},
+        {"hidden_size": 48, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": None,
+         "num_hidden_layers": 3, "tie_word_embeddings": False},
         {"hidden_size": 30, "num_attention_heads": 5, "num_key_value_heads": 5, "head_dim": None,
          "tie_word_embeddings": True},
         {"hidden_size": 28, "num_attention_heads": 7, "num_key_value_heads": 1, "head_dim": 10},
@@ -47,7 +48,8 @@ PINNED: dict[str, list[dict[str, object]]] = {
     "mistral": [
         {"sliding_window": 3, "hidden_size": 48, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": None,
          "num_hidden_layers": 3},
-        {"sliding_window": None, "hidden_size": 30, "num_attention_heads": 5, "num_key_value_heads": 5, "head_dim": None},
+        {"sliding_window": None, "hidden_size": 30, "num_attention_heads": 5, "num_key_value_heads": 5,
+         "head_dim": None},
         {"sliding_window": None, "hidden_size": 31, "num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 4},
         {"sliding_window": 18, "hidden_size": 33, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 14,
          "tie_word_embeddings": True},

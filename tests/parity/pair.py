@@ -14,10 +14,7 @@ from archc import hub
 from tests.models.packages import Package, Workshop
 
 B, T = 2, 19
-SHARD_SIZE = 20_000  # bytes: the tiny models lie in several files
-import os
-NOISE=float(os.environ.get("NOISE",0.2))
-EMB=float(os.environ.get("EMB",0))
+SHARD_SIZE = 2_000  # bytes: the tiny models lie in several files
 MARGIN = 1e-5  # the least difference between the last chosen probability and the first that is not
 
 
@@ -30,11 +27,16 @@ class Pair:
     folder: Path
 
     @classmethod
-    def make(cls, config: Any, workshop: Workshop, folder: Path) -> Pair:
-        theirs = random_model(config)
+    def make(cls, config: Any, workshop: Workshop, folder: Path, *, noise: float = 0.1, embedding: float = 0.3) -> Pair:
+        theirs = random_model(config, noise, embedding)
         theirs.save_pretrained(folder / "theirs", max_shard_size=SHARD_SIZE)
         spec = hub.import_config((folder / "theirs" / "config.json").read_text(), config.model_type)
         return cls(theirs, workshop(spec), folder)
+
+    @property
+    def n_files(self) -> int:
+        """How many files their weights lie in."""
+        return len(list((self.folder / "theirs").glob("*.safetensors")))
 
     def loaded(self, source: Path) -> Any:
         """Our model with what a directory of theirs holds."""
@@ -83,16 +85,22 @@ class Pair:
 def logits(model: Any, tokens: Tensor) -> Tensor:
     """The logits of either model, without a cache: transformers has none for a Jamba that lacks attention."""
     if hasattr(model, "init_cache"):
-        return model(tokens)
-    return model(tokens, use_cache=False).logits
+        found: Tensor = model(tokens)
+    else:
+        found = model(tokens, use_cache=False).logits
+    return found
 
 
 def gradient(parameter: Tensor) -> Tensor:
     return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
-def random_model(config: Any) -> Any:
-    """A model whose every parameter is away from zero and one, so that nothing cancels and nothing is left out."""
+def random_model(config: Any, noise: float, embedding: float) -> Any:
+    """A model whose every parameter is away from zero and one, so that nothing cancels and nothing is left out.
+
+    `embedding` is more noise there. Where the embedding stands above what a layer adds, as in trained models, rounding
+    stays small; else eight layers with norms of a few channels make 1e-4 of it, and nobody could tell an error.
+    """
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
@@ -101,8 +109,9 @@ def random_model(config: Any) -> Any:
     model = transformers.AutoModelForCausalLM.from_config(config, **PLAIN)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=NOISE)
-        model.get_input_embeddings().weight.add_(torch.randn_like(model.get_input_embeddings().weight), alpha=EMB)
+            parameter.add_(torch.randn_like(parameter), alpha=noise)
+        table = model.get_input_embeddings().weight
+        table.add_(torch.randn_like(table), alpha=embedding)
     return model.eval()
 
 

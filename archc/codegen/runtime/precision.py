@@ -5,7 +5,7 @@ and states are computed in `promote(dtype)`, so that a float64 model is float64 
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .projections import Packed
 
@@ -13,6 +13,11 @@ from .projections import Packed
 def promote(dtype: torch.dtype) -> torch.dtype:
     """The dtype that values of `dtype` are computed in: float32, or float64 for float64."""
     return torch.promote_types(dtype, torch.float32)
+
+
+def promoted(t: Tensor) -> Tensor:
+    """`t` in the dtype that it is computed in."""
+    return t.to(promote(t.dtype))
 
 
 def cast_(model: nn.Module, dtype: torch.dtype, keep_fp32: set[str]) -> None:

@@ -1,7 +1,7 @@
 """jamba_v0_1: the model that spec.arch describes, as archc lowered it.
 
-Tensors are channel-last: B sequences, T tokens, then channels or heads. Every mixer takes whole sequences, chunks and single
-tokens through the same call: `cache` holds what it keeps between them.
+Tensors are channel-last: B sequences, T tokens, then channels or heads. Every mixer takes whole sequences, chunks and
+single tokens through the same call: `cache` holds what it keeps between them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from .attention import AttentionState, attention
 from .cache import Cache
 from .causal_conv1d import causal_conv1d
+from .depthwise import DepthwiseConv1d
 from .experts import combine, dispatch, expert_linear, route
 from .initialise import A_log_, dt_bias_, dt_weight_, normal_, ones_, uniform_
 from .precision import promote
@@ -70,7 +71,7 @@ class Model(nn.Module):
         for layer, state in zip(self.layers, states, strict=True):
             delta, residual = layer(delta, residual, positions, state)
         h, _ = add_rms_norm(delta, residual, self.norm.weight, 1e-06)  # [B, T, d_model] each
-        logits = self.lm_head(h)  # [B, T, vocab]
+        logits: Tensor = self.lm_head(h)  # [B, T, vocab]
         if cache is not None:
             cache.advance(tokens.shape[1])
         return logits
@@ -79,7 +80,7 @@ class Model(nn.Module):
     def init_weights(self) -> None:
         """Initialise every weight in place, also after construction on the meta device and `to_empty`."""
         normal_(self.embed.weight, 0.02)
-        for layer in self.layers:
+        for layer in self._layers():
             layer.init_weights()
         ones_(self.norm.weight)
         normal_(self.lm_head.weight, 0.02)
@@ -91,10 +92,10 @@ class Model(nn.Module):
         dtype: torch.dtype | None = None,
         device: torch.device | None = None,
     ) -> Cache:
-        """An empty cache for `batch` sequences of up to `context` tokens; dtype and device as the embedding's by default."""
+        """An empty cache for `batch` sequences of up to `context` tokens, by default in the dtype of the embedding."""
         like = self.embed.weight
         length = torch.zeros((), dtype=torch.int64, device=device or like.device)
-        states = [layer.init_cache(batch, context, dtype or like.dtype, length) for layer in self._layers()]
+        states: list[Any] = [layer.init_cache(batch, context, dtype or like.dtype, length) for layer in self._layers()]
         return Cache(states, length, capacity=context)
 
     def no_decay(self) -> set[str]:
@@ -124,7 +125,7 @@ def stack() -> Iterator[Layer]:
 
 
 class Layer(nn.Module):
-    """One layer: mixer and mlp, each behind its norm."""
+    """One layer: mixer and mlp, behind their norms."""
 
     def __init__(self, mixer: Mamba | Attention, mlp: SwiGLU | MoE) -> None:
         super().__init__()
@@ -169,7 +170,7 @@ class Mamba(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.in_proj = nn.Linear(4096, 16384, bias=False)  # d_inner, d_inner
-        self.conv1d = nn.Conv1d(8192, 8192, 4, groups=8192)
+        self.conv1d = DepthwiseConv1d(8192, 4)
         self.x_proj = nn.Linear(8192, 288, bias=False)  # dt_rank, d_state, d_state
         self.dt_norm = nn.RMSNorm(256, eps=1e-06)
         self.B_norm = nn.RMSNorm(16, eps=1e-06)
@@ -185,7 +186,7 @@ class Mamba(nn.Module):
         x = causal_conv1d(
             x, self.conv1d.weight, self.conv1d.bias, positions=positions, state=cache.conv if cache else None
         )
-        dt, B, C = self.x_proj(x).split([256, 16, 16], dim=-1)  # [B, T, dt_rank], [B, T, d_state]
+        dt, B, C = torch.split(self.x_proj(x), [256, 16, 16], dim=-1)  # [B, T, dt_rank], [B, T, d_state]
         dt = rms_norm(dt, self.dt_norm.weight, 1e-06)  # [B, T, dt_rank]
         B = rms_norm(B, self.B_norm.weight, 1e-06)  # [B, T, d_state]
         C = rms_norm(C, self.C_norm.weight, 1e-06)  # [B, T, d_state]
@@ -203,7 +204,8 @@ class Mamba(nn.Module):
             positions=positions,
             state=cache.ssm if cache else None,
         )
-        return self.out_proj(y)  # [B, T, d_model]
+        delta: Tensor = self.out_proj(y)  # [B, T, d_model]
+        return delta
 
     def init_weights(self) -> None:
         normal_(self.in_proj.weight, 0.02)
@@ -241,7 +243,8 @@ class SwiGLU(Packed):
     def forward(self, h: Tensor) -> Tensor:
         gate, up = fused_linear(h, self.gate_proj, self.up_proj)  # [B, T, d_ff] each
         y = swiglu(gate, up)  # [B, T, d_ff]
-        return self.down_proj(y)  # [B, T, d_model]
+        delta: Tensor = self.down_proj(y)  # [B, T, d_model]
+        return delta
 
     def init_weights(self) -> None:
         normal_(self.gate_proj.weight, 0.02)
@@ -299,13 +302,14 @@ class Attention(Packed):
     def forward(self, h: Tensor, positions: Tensor | None = None, cache: AttentionCache | None = None) -> Tensor:
         # [B, T, n_heads*d_head], [B, T, n_kv_heads*d_head]
         q, k, v = fused_linear(h, self.q_proj, self.k_proj, self.v_proj)
-        q = q.unflatten(-1, (32, 128))  # [B, T, n_heads, d_head]
-        k = k.unflatten(-1, (8, 128))  # [B, T, n_kv_heads, d_head]
-        v = v.unflatten(-1, (8, 128))  # [B, T, n_kv_heads, d_head]
+        q = torch.unflatten(q, -1, (32, 128))  # [B, T, n_heads, d_head]
+        k = torch.unflatten(k, -1, (8, 128))  # [B, T, n_kv_heads, d_head]
+        v = torch.unflatten(v, -1, (8, 128))  # [B, T, n_kv_heads, d_head]
         # [B, T, n_heads, d_head]
         y = attention(q, k, v, scale=0.08838834764831845, positions=positions, state=cache.kv if cache else None)
         y = y.flatten(-2)  # [B, T, n_heads*d_head]
-        return self.o_proj(y)  # [B, T, d_model]
+        delta: Tensor = self.o_proj(y)  # [B, T, d_model]
+        return delta
 
     def init_weights(self) -> None:
         normal_(self.q_proj.weight, 0.02)
