@@ -193,6 +193,32 @@ def test_families_match_by_structure(spec: str, family: str | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("spec", "nearest", "fields"),
+    [
+        ("block x2 < attn gqa(4,2) rope(dims=4) >", "Llama", ["attn.rope.dims"]),
+        ("block x2 < attn gqa(4,2) rope qk_norm=rms scale=2 >", "Llama",
+         ["attn.qk_norm", "attn.qk_norm.eps", "attn.scale", "weights"]),
+        ("block x2 < attn gqa(4,2) rope bias >", "Llama", ["attn.bias, attn.out_bias"]),
+        ("logits(cap=30)\nblock x2 < attn gqa(4,2) rope >", "Llama", ["logits.cap"]),
+        ("block x2 < attn gqa(4,2) rope > moe top2/4", "Jamba", ["attn.rope"]),  # or a Mixtral but for renorm
+        (f"block x2 < {MAMBA}, attn gqa(4,2) d_head=16 >", "Jamba", ["attn.d_head"]),
+        (f"block < {MAMBA} x3, attn gqa(4,2), {MAMBA}, attn gqa(4,2) >", "Jamba", ["layers"]),
+        (f"block x2 < {MAMBA} > moe every 2 top1/1", "Jamba", ["moe.n_experts"]),
+        ("block < attn gqa(4,2) rope, attn gqa(4,2) rope window(8) >", None, ["attn.window"]),
+        ("block x2 < attn gqa(4,2) rope || attn gqa(4,2) rope >", "Llama", ["layers", "weights"]),
+        ("share g = mamba\nblock x2 < attn gqa(4,2) rope <- g >", None, None),
+    ],
+)  # fmt: skip
+def test_what_keeps_a_model_out_is_named(spec: str, nearest: str | None, fields: list[str] | None) -> None:
+    with pytest.raises(hub.UnsupportedModel) as raised:
+        hub.export_config(graph_of(HEADER + spec))
+    assert raised.value.message.endswith(f"nearest to {nearest}") or nearest is None
+    assert fields is None or [field for field, _ in raised.value.problems] == fields
+    assert raised.value.problems
+    assert all(f"{field}: {why}" in str(raised.value) for field, why in raised.value.problems)
+
+
+@pytest.mark.parametrize(
     ("at", "expected"),
     [
         ([True] * 4, (1, 0)),

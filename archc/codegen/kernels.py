@@ -24,14 +24,30 @@ class Kernel:
     runtime: ClassVar[tuple[str, ...]]  # the files of `runtime/` that it imports
     name: str
 
+    @property
+    def files(self) -> dict[str, str]:
+        """The template of each file."""
+        family = self.templates[0].removesuffix(".py")
+        return {self.name + file.removeprefix(family): file for file in self.templates}
+
 
 @dataclass(frozen=True, kw_only=True)
 class SelectiveScan(Kernel):
-    """Mamba's scan with its pointwise neighbours. FLOPs are expressions over B, T, d_inner and d_state."""
+    """Mamba's scan with its pointwise neighbours. FLOPs are expressions over B, T, d_inner and d_state.
 
-    templates = ("selective_scan.py", "selective_scan_kernels.py", "selective_scan_backward_kernels.py")
+    There are two sets of kernels for whole sequences: lane programs, faster, for the sizes that `lanes` says, and plain
+    tiles for all others. The choice is made here, once for an architecture, and the emitted file says which it was.
+    """
+
+    templates = (
+        "selective_scan.py",
+        "selective_scan_step_kernels.py",
+        "selective_scan_kernels.py",
+        "selective_scan_backward_kernels.py",
+    )
     runtime = ("dispatch.py", "recurrence.py")
     name: str = "selective_scan"
+    d_inner: int
     d_state: int
     gate: bool  # y * silu(z)
     skip: bool  # y + D * x
@@ -39,9 +55,30 @@ class SelectiveScan(Kernel):
     dt_softplus: bool
     flops_forward: str
     flops_backward: str
-    chunk: int = 64  # tokens between saved states
     steps: int = 4  # tokens whose inputs forward loads together: one latency for all
     backward_steps: int = 2  # tokens whose states backward holds in registers: 4 spill
+
+    @property
+    def lanes(self) -> bool:
+        """Whether lane programs serve it: 4 lanes of 4 states a channel, and a warp's 16 channels or none."""
+        return self.d_state == 16 and self.d_inner % 16 == 0
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The template of each file."""
+        if not self.lanes:
+            return super().files
+        return super().files | {
+            f"{self.name}_lanes_kernels.py": "selective_scan_lanes_kernels.py",
+            f"{self.name}_kernels.py": "selective_scan_lanes_forward_kernels.py",
+            f"{self.name}_lanes_reverse_kernels.py": "selective_scan_lanes_reverse_kernels.py",
+            f"{self.name}_backward_kernels.py": "selective_scan_lanes_backward_kernels.py",
+        }
+
+    @property
+    def chunk(self) -> int:
+        """Tokens between saved states: lanes derive the states of a chunk into scratch that should stay in cache."""
+        return 32 if self.lanes else 64
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -53,6 +90,21 @@ class SelectiveScan(Kernel):
     def activations(self) -> tuple[str, ...]:
         """The inputs `[B, T, ...]`, which may be strided views."""
         return ("x", "dt", "B", "C", *(("z",) if self.gate else ()))
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The activations with a value for each channel."""
+        return tuple(name for name in self.activations if name not in ("B", "C"))
+
+    @property
+    def lane_inputs(self) -> tuple[str, ...]:
+        """The inputs that the lane programs take as they are; B and C they take widened."""
+        return tuple(name for name in self.inputs if name not in ("B", "C"))
+
+    @property
+    def own_sums(self) -> int:
+        """One more than the last of the sums of a token that backward makes for its owner, counted from 2."""
+        return 5 if self.gate else 4
 
     @property
     def single_token(self) -> str:
@@ -119,8 +171,7 @@ class Swiglu(Kernel):
 
 def render(view: Kernel) -> dict[str, str]:
     """The files of one kernel family, by name."""
-    family = view.templates[0].removesuffix(".py")
-    return {view.name + file.removeprefix(family): _render(file, view) for file in view.templates}
+    return {file: _render(template, view) for file, template in view.files.items()}
 
 
 def _render(file: str, view: Kernel) -> str:

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, TypeVar
 
-from archc.diagnostics import Diagnostic, DiagnosticError, Label, Span, error
-from archc.elaborate.accepts import Owner, accepts, example, expected, field_of, part_of
+from archc.diagnostics import Diagnostic, DiagnosticError, Label, Span, error, nearest
+from archc.elaborate.accepts import Owner, accepts, example, expected, field_of, part_of, value_words
 from archc.elaborate.constants import FUNCTIONS, Lookup
 from archc.elaborate.settings import numeric_settings
 from archc.elaborate.unknown import unknown_field
@@ -78,10 +79,11 @@ class Binder:
     def arguments(self, args: Iterable[Arg]) -> None:
         """Arguments in parentheses: `name=value`, words, positional values, topK/E."""
         args = tuple(args)
-        with self._collecting():
-            repeated = said_twice(fields_said(self.cls, (args,)))
-            if repeated is not None:
-                raise DiagnosticError(repeated)
+        repeated = said_twice(fields_said(self.cls, (args,)))
+        if repeated is not None:
+            self.failed = True
+            self.errors.append(repeated)
+            return
         positional = iter(fields_of(self.cls).values())
         for arg in args:
             with self._collecting():
@@ -206,9 +208,10 @@ class Binder:
     def _may_be_value(self, value: Name, info: FieldInfo | None) -> bool:
         """Whether a name that is no word of the target can be meant as the value of its next field."""
         name = value.ident.name
-        if info is None or name in FUNCTIONS or name in numeric_settings():
+        if info is None or name in FUNCTIONS or name in numeric_settings() or self._values.is_value(info, value):
             return True
-        return self._values.is_value(info, value)
+        near = nearest(name, [*fields_of(self.cls), *value_words(fields_of(self.cls).values())])
+        return value.args is not None and near is None and not {int, Fraction}.isdisjoint(accepts(info))
 
     def _from_flag(self, info: FieldInfo, span: Span) -> Bound:
         if bool in accepts(info):
@@ -248,7 +251,8 @@ class Binder:
         return Binder(cls, self.env, span, depth=self._depth + 1)
 
     def _unknown(self, ident: Ident) -> Diagnostic:
-        return unknown_field(ident, [self.cls], self.owner, self.origin)
+        origin = Label(self.origin, "defined here" if self.origin != self.span else "")
+        return unknown_field(ident, [self.cls], self.owner, origin)
 
 
 def fields_said(cls: Owner, steps: Iterable[Step]) -> list[tuple[str, Span]]:
@@ -272,8 +276,10 @@ def _field_said(cls: Owner, arg: Arg, positional: Iterator[str]) -> str | None:
         return "top_k"
     if arg.name is not None:
         return arg.name.name if arg.name.name in fields_of(cls) else None
-    info = field_of(cls, arg.value.ident.name) if isinstance(arg.value, Name) else None
-    return info.name if info else next(positional, None)
+    if isinstance(arg.value, Name) and arg.value.ident.name not in (*numeric_settings(), *FUNCTIONS):
+        info = field_of(cls, arg.value.ident.name)
+        return info.name if info else None  # a value by name, or nothing: binding finds out
+    return next(positional, None)
 
 
 def said_twice(said: Iterable[tuple[str, Span]]) -> Diagnostic | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from archc.diagnostics import Diagnostic, DiagnosticError, Label, Report, Span, error
+from archc.diagnostics import Diagnostic, DiagnosticError, Label, Span, error
 from archc.elaborate.assemble import EMBED, LayerPlan, build_epilogue, build_prologue, d_model_axis
-from archc.elaborate.draft import Draft, members_of
+from archc.elaborate.draft import Draft
 from archc.elaborate.findings import Findings
 from archc.elaborate.macros import Macros
 from archc.elaborate.names import check_model
@@ -23,7 +23,7 @@ class Elaborator:
 
     def __init__(self, spec: Spec, overrides: tuple[Setting, ...] = ()) -> None:
         self.spec = spec
-        self.report: Report = Findings(spec.source)
+        self.report = Findings(spec.source)
         self.end = Span(spec.source, len(spec.source.text.rstrip()), len(spec.source.text.rstrip()))
         self.macros = Macros(s for s in spec.statements if isinstance(s, Let | Share))
         settings = [s for s in spec.statements if isinstance(s, Setting)]
@@ -38,7 +38,7 @@ class Elaborator:
         reads_embedding = any(share.fields.reads_embedding for share in shares)
         resolver = Resolver(self.macros, self.reader, settings, None, self.report, reads_embedding)
         resolver.mlp = self._mlp(resolver)
-        self._check_lets()
+        self.report.add(*self.macros.check(self.reader.env))
         stack = self._stack(resolver)
         if not self.report.errors:
             self._all_copies_used(stack)
@@ -58,6 +58,7 @@ class Elaborator:
                 tied=settings.is_tied,
                 residual_fp32=settings.residual.dtype == "fp32",
                 n_residual_adds=adds,
+                identity=settings,
             ),
             build_prologue(settings, vocab, d_model),
             stack,
@@ -106,12 +107,6 @@ class Elaborator:
         word = Word(ident=statement.ident, value=statement.value, span=statement.span)
         return resolver.mixer_of_value(statement.value, word)
 
-    def _check_lets(self) -> None:
-        """Report wrong words of names that no layer may use; a `let` may leave fields open."""
-        for layer in self.macros.layers.values():
-            for draft in members_of(layer):
-                self.report.add(*draft.bind(self.reader.env).errors)
-
     def _stack(self, resolver: Resolver) -> tuple[Stack, ...]:
         """The layers of all blocks."""
         blocks = [statement for statement in self.spec.statements if isinstance(statement, Block)]
@@ -145,7 +140,7 @@ class Elaborator:
             at = statement.repeat.span if isinstance(statement, Share) and statement.repeat else statement.ident.span
             if copies:
                 message = f"`{name}` has {share.copies:,} copies, and the stack uses {copies} of them"
-                hint = f"write x{copies}, or use it more often"
+                hint = "use it more often, or " + (f"write x{copies}" if copies > 1 else f"remove the x{share.copies}")
             else:
                 message = f"`{name}` is defined, and no layer uses it"
                 at, hint = statement.ident.span, f"use it as a layer, or feed it: mamba2 <- {name}"

@@ -28,6 +28,11 @@ class Findings(Report):
     def __iter__(self) -> Iterator[Diagnostic]:
         return iter(sorted(self._diagnostics, key=self._place))
 
+    @property
+    def is_full(self) -> bool:
+        """Whether more findings would not be shown."""
+        return len(self._diagnostics) >= MAX_FINDINGS
+
     def raise_if_errors(self) -> None:
         """Raise DiagnosticError with the findings, if an error is among them."""
         if self.errors:
@@ -36,3 +41,26 @@ class Findings(Report):
     def _place(self, diagnostic: Diagnostic) -> tuple[bool, int]:
         span = diagnostic.labels[0].span
         return span.source is not self._source, span.start
+
+
+class Together:
+    """Findings of several attempts, raised at once when the outermost `with` ends."""
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._failed = False
+        self._found: list[Diagnostic] = []
+
+    def __enter__(self) -> Together:
+        self._depth += 1
+        return self
+
+    def __exit__(self, kind: object, failure: BaseException | None, trace: object) -> bool:
+        self._depth -= 1
+        caught = isinstance(failure, DiagnosticError)
+        if isinstance(failure, DiagnosticError):
+            self._failed = True
+            self._found += failure.diagnostics
+        if self._depth == 0 and self._failed and (failure is None or caught):
+            raise DiagnosticError(*self._found) from None
+        return caught

@@ -7,7 +7,7 @@ A `let` is a macro: its draft is kept as written at its definition, and each use
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from archc.diagnostics import Diagnostic, DiagnosticError, Label, Span, error, nearest
@@ -16,20 +16,19 @@ from archc.elaborate.bind import (
     Environment,
     Step,
     counted,
-    fields_said,
     misplaced_every,
-    said_twice,
-    unexpected_topk,
 )
+from archc.elaborate.composite import check_branch, fields_of_share, group_in_layer, override, own_steps
 from archc.elaborate.draft import Draft, DraftLayer, DraftSublayer, ShareDraft, map_members, members_of
+from archc.elaborate.findings import Together
 from archc.elaborate.names import check_let, check_share, class_name
-from archc.elaborate.unknown import unknown_field, unknown_layer
-from archc.grammar.tree import Arg, Branch, Feed, Group, Ident, Layer, Let, Name, Share, Sublayer, TopK, Word
+from archc.elaborate.unknown import unknown_layer
+from archc.grammar.tree import Branch, Feed, Group, Ident, Layer, Let, Share, Sublayer, Word
 from archc.layers.kind import Kind
 from archc.layers.parts import ShareFields
 from archc.layers.words import either
 
-MAX_MEMBERS = 256  # kinds in one layer; `let` doubles them faster than anyone reads
+MAX_MEMBERS = 32  # kinds in one layer; `let` doubles them faster than anyone reads
 
 
 class Macros:
@@ -45,6 +44,7 @@ class Macros:
         for statement in self.statements:
             self._places.setdefault(statement.ident.name, statement)
         self._broken: set[str] = set()
+        self._unsound: set[str] = set()
 
     def define(self, statement: Let | Share, env: Environment, reserved: Iterable[str]) -> None:
         """Bind one name. Raises DiagnosticError; the name is then known as broken, and its uses say no more."""
@@ -71,12 +71,12 @@ class Macros:
     def layer(self, layer: Layer) -> DraftLayer:
         """The sublayers of a layer, macros expanded. Raises DiagnosticError with all that is wrong in it."""
         made: list[DraftSublayer] = []
-        with _Together() as together:
+        with Together() as together:
             for sublayer in layer.sublayers:
                 with together:
                     made += self._sublayer(sublayer)
         if len(made) > MAX_MEMBERS or len(members_of(tuple(made))) > MAX_MEMBERS:
-            message = f"a layer has at most {MAX_MEMBERS} sublayers and branches"
+            message = f"a layer holds at most {MAX_MEMBERS} kinds"
             raise DiagnosticError(error("too-large", message, layer.span, help="list them as layers of a block"))
         return tuple(made)
 
@@ -84,10 +84,19 @@ class Macros:
         """What a name stands for where a kind is a value (`expert=wide`)."""
         if not self._knows(ident):
             return None
-        if ident.name in self._broken:
+        if ident.name in self._broken | self._unsound:
             raise DiagnosticError()  # said where it is defined
         members = members_of(self.layers.get(ident.name, ()))
         return (members[0].cls, members[0].steps) if len(members) == 1 else None
+
+    def check(self, env: Environment) -> Iterator[Diagnostic]:
+        """Wrong words of names that no layer may use; a `let` may leave fields open."""
+        for name, layer in self.layers.items():
+            binders = [draft.bind(env) for draft in members_of(layer)]
+            if any(binder.failed for binder in binders):
+                self._unsound.add(name)
+            for binder in binders:
+                yield from binder.errors
 
     def channel_mixer(self, word: Word) -> Draft | None:
         """The channel mixer that a suffix word names (`moe top2/16`), if it names one."""
@@ -100,7 +109,7 @@ class Macros:
             members = [Draft(Kind.known[name], (), word.ident.span, word.ident.span)]
         if len(members) != 1 or not members[0].is_channel_mixer or word.value is not None:
             return None
-        return replace(members[0], steps=(*members[0].steps, *_own_steps(word)), span=word.ident.span)
+        return replace(members[0], steps=(*members[0].steps, *own_steps(word)), span=word.ident.span)
 
     def is_name(self, name: str) -> bool:
         return name in self._places or name in Kind.known
@@ -135,7 +144,7 @@ class Macros:
             earlier = Label(self._places[same].ident.span)
             hint = "choose names that differ in more than case and `_`"
             raise DiagnosticError(error("reserved-name", message, statement.ident.span, "", earlier, help=hint))
-        with _Together() as together:
+        with Together() as together:
             with together:
                 binder = Binder(ShareFields, env, statement.ident.span, owner="`share`")
                 binder.arguments(statement.args or ())
@@ -177,7 +186,7 @@ class Macros:
     def _sublayer(self, sublayer: Sublayer) -> DraftLayer:
         made: list[DraftLayer] = []
         share: ShareDraft | None = None
-        with _Together() as together:
+        with Together() as together:
             for branch in sublayer.branches:
                 with together:
                     made.append(self._branch(branch))
@@ -186,7 +195,7 @@ class Macros:
                     share = self._feed(sublayer.feed)
         if len(made) > 1:
             for branch, layer in zip(sublayer.branches, made, strict=True):
-                _check_branch(branch, layer)
+                check_branch(branch, layer)
             made = [(DraftSublayer(tuple(draft for layer in made for draft in members_of(layer))),)]
         if share is None:
             return made[0]
@@ -204,16 +213,21 @@ class Macros:
         if name not in self.shares or not self._knows(feed.ident):
             if name in self._broken and self._knows(feed.ident):
                 raise DiagnosticError()
-            near = nearest(name, self.shares)
-            other = "" if name not in self._places and name not in Kind.known else ", for it is no `share`"
-            hint = f"did you mean `{near}`?" if near else f"define it before this line: share {name} = ..."
-            if isinstance(self._places.get(name), Share):
-                hint = "a `let` or `share` sees the names before it: move it up"
-            message = f"there is no shared module `{name}`" if not other else f"`{name}` cannot be fed{other}"
-            raise DiagnosticError(error("unknown-share", message, feed.ident.span, help=hint))
+            raise DiagnosticError(self._unknown_share(feed.ident))
         if feed.args:
-            raise DiagnosticError(_fields_of_share(feed.args[0].span.to(feed.args[-1].span), name))
+            raise DiagnosticError(fields_of_share(feed.args[0].span.to(feed.args[-1].span), name))
         return self.shares[name]
+
+    def _unknown_share(self, ident: Ident) -> Diagnostic:
+        name, place = ident.name, self._places.get(ident.name)
+        if isinstance(place, Share):
+            return unknown_layer(ident, (), place.span)
+        near = nearest(name, self.shares)
+        hint = f"did you mean `{near}`?" if near else f"define it before this line: share {name} = ..."
+        message = f"there is no shared module `{name}`"
+        if place is not None or name in Kind.known:
+            message = f"`{name}` is no shared module, and cannot feed a layer"
+        return error("unknown-share", message, ident.span, help=hint)
 
     def _branch(self, branch: Branch) -> DraftLayer:
         head, *rest = branch.words
@@ -231,10 +245,10 @@ class Macros:
             raise DiagnosticError()  # said where it is defined
         if known and name in self.shares:
             if head.args or rest or head.tags:
-                raise DiagnosticError(_fields_of_share(branch.span, name))
+                raise DiagnosticError(fields_of_share(branch.span, name))
             return (DraftSublayer((), self.shares[name]),)
         if known and name in self.groups:
-            raise DiagnosticError(_group_in_layer(branch, head, name))
+            raise DiagnosticError(group_in_layer(branch, head, name))
         if known and name in self.layers:
             layer = self.layers[name]
         elif name in Kind.known:
@@ -244,121 +258,4 @@ class Macros:
             known_names = [known for known in self._places if self._knows(replace(head.ident, name=known))]
             raise DiagnosticError(unknown_layer(head.ident, known_names, later.span if later else None))
         layer = map_members(layer, lambda draft: replace(draft, span=head.ident.span))
-        return self._override(layer, [*_own_steps(head), *rest], head)
-
-    def _override(self, layer: DraftLayer, steps: list[Step], head: Word) -> DraftLayer:
-        """Add words to the one member that they belong to."""
-        members = members_of(layer)
-        if len(members) > 1:
-            steps = [word for step in steps for word in _as_words(step)]
-        added: list[list[Step]] = [[] for _ in members]
-        with _Together() as together:
-            for step in steps:
-                with together:
-                    added[_owner(members, step, head)].append(step)
-            for member, own in zip(members, added, strict=True):
-                with together:
-                    repeated = said_twice(fields_said(member.cls, [s for s in own if not isinstance(s, tuple)]))
-                    if repeated is not None:
-                        raise DiagnosticError(repeated)
-        changed = iter([replace(m, steps=(*m.steps, *own)) for m, own in zip(members, added, strict=True)])
-        return map_members(layer, lambda _: next(changed))
-
-
-def _owner(members: list[Draft], step: Step, head: Word) -> int:
-    """Which member a word of a layer belongs to."""
-    if len(members) == 1:
-        return 0
-    if isinstance(step, tuple):
-        message = f"`{head.ident.name}` has {len(members)} members, and a bare value could be any one's"
-        raise DiagnosticError(error("ambiguous-override", message, step[0].span, help="name the field: d_state=16"))
-    name = step.ident.name if isinstance(step, Word) else "top_k"
-    ident = step.ident if isinstance(step, Word) else Ident(name=name, span=step.span)
-    owners = [i for i, m in enumerate(members) if m.owns(Word(ident=ident, span=step.span))]
-    if len(owners) == 1:
-        return owners[0]
-    if not owners:
-        if isinstance(step, TopK):
-            raise DiagnosticError(unexpected_topk(f"no member of `{head.ident.name}` chooses among experts", step.span))
-        classes = list(dict.fromkeys(member.cls for member in members))
-        raise DiagnosticError(unknown_field(ident, classes, f"`{head.ident.name}`"))
-    what = "topK/E" if isinstance(step, TopK) else f"`{name}`"
-    labels = [Label(members[i].origin, "has it") for i in owners]
-    message = f"{what} could be meant for {len(owners)} members of `{head.ident.name}`"
-    hint = "say it at the member, where the layer is put together"
-    raise DiagnosticError(error("ambiguous-override", message, step.span, "", *_distinct(labels), help=hint))
-
-
-def _distinct(labels: list[Label]) -> list[Label]:
-    return list({label.span.start: label for label in labels}.values())
-
-
-def _check_branch(branch: Branch, layer: DraftLayer) -> None:
-    if len(layer) != 1:
-        message = "a branch of `||` is one sublayer, and this is a sequence"
-        hint = "the branches share one norm and one residual: put a single kind on each side"
-        raise DiagnosticError(error("sequence-in-parallel", message, branch.span, help=hint))
-    if layer[0].share is not None:
-        message = "a shared module cannot be a branch of `||`"
-        raise DiagnosticError(
-            error("misplaced-share", message, branch.span, help="use it as a layer, or feed it with `<-`")
-        )
-
-
-def _fields_of_share(span: Span, name: str) -> Diagnostic:
-    message = f"every use of `{name}` is the same, so a use takes no fields"
-    return error("wrong-arguments", message, span, help=f"say them where it is defined: share {name}(...) = ...")
-
-
-def _group_in_layer(branch: Branch, head: Word, name: str) -> Diagnostic:
-    if len(branch.words) > 1 or head.args is not None:
-        message = f"`{name}` is a group of layers, and takes no fields"
-        hint = f"put them behind brackets, as a suffix: < {name} > d_state=32"
-    else:
-        message = f"`{name}` is a group of layers, and cannot be part of one"
-        hint = "list it as an item of a block"
-    return error("group-in-layer", message, branch.span, help=hint)
-
-
-def _own_steps(word: Word) -> list[Step]:
-    """What a word says in parentheses and tags about what it names."""
-    steps: list[Step] = [word.args] if word.args else []
-    return [*steps, *(tag for tag in word.tags if isinstance(tag, TopK))]
-
-
-def _as_words(step: Step) -> list[Step]:
-    """Arguments as words beside the name, where they name their field: `pair(d_state=16)` is `pair d_state=16`."""
-    return list(map(_as_word, step)) if isinstance(step, tuple) else [step]
-
-
-def _as_word(arg: Arg) -> Step:
-    if isinstance(arg.value, TopK):
-        return arg.value
-    if arg.name is not None:
-        return Word(ident=arg.name, value=arg.value, span=arg.span)
-    if isinstance(arg.value, Name):
-        return Word(ident=arg.value.ident, args=arg.value.args, span=arg.span)
-    return (arg,)
-
-
-class _Together:
-    """Findings of several attempts, raised at once when the outermost `with` ends."""
-
-    def __init__(self) -> None:
-        self._depth = 0
-        self._failed = False
-        self._found: list[Diagnostic] = []
-
-    def __enter__(self) -> _Together:
-        self._depth += 1
-        return self
-
-    def __exit__(self, kind: object, failure: BaseException | None, trace: object) -> bool:
-        self._depth -= 1
-        caught = isinstance(failure, DiagnosticError)
-        if isinstance(failure, DiagnosticError):
-            self._failed = True
-            self._found += failure.diagnostics
-        if self._depth == 0 and self._failed and (failure is None or caught):
-            raise DiagnosticError(*self._found) from None
-        return caught
+        return override(layer, [*own_steps(head), *rest], head)

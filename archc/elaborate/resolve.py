@@ -20,6 +20,7 @@ from archc.grammar.tree import Name, NoneLiteral, TopK, Word
 from archc.ir.graph import Layer
 from archc.layers.kind import Kind, Problem, fields_of
 
+MAX_LAYERS = 512  # different ones; each is built, and each copy of a shared module makes some
 SETTING = "spec."  # begins the path of a setting among the causes of a problem
 
 
@@ -48,23 +49,39 @@ class Resolver:
 
     def resolve(self, layer: DraftLayer, suffixes: list[Suffix], copies: dict[str, int]) -> Layer | None:
         """The layer that a draft and its suffixes describe, outer suffixes first; None if something is wrong."""
-        mixing = [suffix for suffix in suffixes if self._names_mixer(suffix)]
+        mixing, saying, is_sure = self._sorted(suffixes)
         layer = self._with_mixer(layer, mixing)
-        for suffix in reversed(suffixes):
-            if suffix not in mixing:
-                layer = self._say(layer, suffix)
+        for suffix in reversed(saying):
+            layer = self._say(layer, suffix)
         plan = []
         for sublayer in layer:
             kinds = self._kinds(sublayer)
             use = self._use(sublayer.share, copies) if sublayer.share else None
             if kinds is not None and (use or not sublayer.share):
                 plan.append(Sublayer(kinds, use))
-        if self.settings is None or len(plan) < len(layer):
+        if self.settings is None or not is_sure or len(plan) < len(layer):
             return None
         self._warn_of_mixers(layer)
-        return self._layer(tuple(plan), self.settings)
+        return self._layer(tuple(plan), self.settings, layer)
 
     # --- suffixes ----------------------------------------------------------------------------------
+
+    def _sorted(self, suffixes: list[Suffix]) -> tuple[list[tuple[Suffix, Draft | None]], list[Suffix], bool]:
+        """Suffixes that give a channel mixer, with it; those that give a field; and whether these are all."""
+        mixing: list[tuple[Suffix, Draft | None]] = []
+        saying: list[Suffix] = []
+        is_sure = True
+        for suffix in suffixes:
+            try:
+                if self._names_mixer(suffix):
+                    mixing.append((suffix, self._mixer_of(suffix.word)))
+                else:
+                    saying.append(suffix)
+            except DiagnosticError as failure:
+                self.report.add(*failure.diagnostics)
+                suffix.used = True  # it might have had an effect
+                is_sure = False
+        return mixing, saying, is_sure
 
     def _names_mixer(self, suffix: Suffix) -> bool:
         """Whether a suffix gives a channel mixer; it may be neither that nor a field of anything."""
@@ -80,23 +97,22 @@ class Resolver:
         names = [*self.macros.layers, *self.macros.groups]
         raise DiagnosticError(unknown_suffix(word.ident, names))
 
-    def _with_mixer(self, layer: DraftLayer, suffixes: list[Suffix]) -> DraftLayer:
+    def _with_mixer(self, layer: DraftLayer, suffixes: list[tuple[Suffix, Draft | None]]) -> DraftLayer:
         """The layer with its channel mixer: its own, or the nearest suffix's, or the spec's `mlp`."""
         own = next((draft.span for draft in members_of(layer) if draft.is_channel_mixer), None)
         for sublayer in layer:
             if sublayer.share is not None and not sublayer.branches:
                 own = own or sublayer.share.span
         if own is not None:
-            for suffix in suffixes:
+            for suffix, _ in suffixes:
                 suffix.yields_to(own, "this layer has its own")
             return layer
         mixer = self.mlp
         if suffixes:
-            *weaker, strongest = suffixes
+            *weaker, (strongest, mixer) = suffixes
             strongest.used = True
-            for suffix in weaker:
+            for suffix, _ in weaker:
                 suffix.yields_to(strongest.word.span, "this wins")
-            mixer = self._mixer_of(strongest.word)
         return layer if mixer is None else (*layer, DraftSublayer((mixer,)))
 
     def _mixer_of(self, word: Word) -> Draft | None:
@@ -203,10 +219,14 @@ class Resolver:
             return self.reader.span_of(path.removeprefix(SETTING))
         return binder.span_of(path, exactly=True)
 
-    def _layer(self, sublayers: tuple[Sublayer, ...], settings: ModelSettings) -> Layer:
+    def _layer(self, sublayers: tuple[Sublayer, ...], settings: ModelSettings, draft: DraftLayer) -> Layer:
         branch = settings.residual.branch
         plan = LayerPlan(sublayers, settings.norm, None if branch is None else float(branch), self.reads_embedding)
         if plan not in self._layers:
+            if len(self._layers) >= MAX_LAYERS:
+                at = [member.span for member in members_of(draft)] + [s.share.span for s in draft if s.share]
+                message = f"a model has at most {MAX_LAYERS} different layers"
+                raise DiagnosticError(error("too-large", message, at[0], help="use fewer copies, or shorter periods"))
             text = " + ".join(map(_sublayer_text, sublayers))
             self._layers[plan] = build_layer(plan, d_model_axis(settings), text)
         return self._layers[plan]

@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from archc.diagnostics import DiagnosticError, Report, Span, error
+from archc.diagnostics import DiagnosticError, Span, error
 from archc.elaborate.bind import Environment
 from archc.elaborate.draft import DraftLayer
+from archc.elaborate.findings import Findings
 from archc.elaborate.macros import Macros
 from archc.elaborate.suffix import Suffix, suffix_of, without_effect
 from archc.elaborate.values import MAX_SIZE
@@ -43,7 +44,7 @@ Resolve = Callable[[DraftLayer, list[Suffix], dict[str, int]], Layer | None]
 class StackBuilder:
     """Expands the items of all blocks, one after the other."""
 
-    def __init__(self, macros: Macros, env: Environment, resolve: Resolve, report: Report) -> None:
+    def __init__(self, macros: Macros, env: Environment, resolve: Resolve, report: Findings) -> None:
         self.macros = macros
         self.env = env
         self.resolve = resolve
@@ -154,6 +155,8 @@ class StackBuilder:
         return self._singles[id(item)]
 
     def _leaf(self, item: Single, active: list[Counter], phases: Phases) -> Expanded:
+        if self.report.is_full:
+            raise DiagnosticError()
         self._elements += 1
         if self._elements > MAX_ELEMENTS:
             message = f"the suffixes and copies of this model come around after more than {MAX_ELEMENTS:,} layers"

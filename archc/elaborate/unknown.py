@@ -14,13 +14,13 @@ from archc.layers.words import either
 MAX_LISTED = 16  # names in one line of help
 
 
-def unknown_field(ident: Ident, owners: Sequence[Owner], owner: str, origin: Span | None = None) -> Diagnostic:
+def unknown_field(ident: Ident, owners: Sequence[Owner], owner: str, origin: Label | None = None) -> Diagnostic:
     """A word that no field of `owners` takes; `origin` is where the kind was named."""
     fields = {name: info for cls in owners for name, info in fields_of(cls).items()}
     near = nearest(ident.name, [*fields, *value_words(fields.values())])
     hint = _belongs(ident.name, owners) or (f"did you mean `{near}`?" if near else _listed("it has", fields))
-    is_apart = origin is not None and not ident.span.start <= origin.start < ident.span.end and origin.text
-    labels = [Label(origin, "")] if origin is not None and is_apart else []
+    is_around = origin is None or origin.span.start <= ident.span.start < origin.span.end
+    labels = [] if origin is None or is_around else [origin]
     return error("unknown-field", f"{owner} has no field `{ident.name}`", ident.span, "", *labels, help=hint)
 
 

@@ -16,7 +16,7 @@ from archc.hub.family import Family
 from archc.hub.jamba import JAMBA
 from archc.hub.llama import LLAMA
 from archc.hub.mamba import MAMBA
-from archc.hub.match import Match, best
+from archc.hub.match import Match, best, nearest
 from archc.hub.mistral import MISTRAL
 from archc.hub.mixtral import MIXTRAL
 from archc.hub.read import UnsupportedConfig, facts_from
@@ -30,6 +30,7 @@ __all__ = [
     "Family",
     "Match",
     "UnsupportedConfig",
+    "UnsupportedModel",
     "config",
     "export_config",
     "hub_py",
@@ -37,6 +38,15 @@ __all__ = [
     "match",
     "spec_text",
 ]
+
+
+class UnsupportedModel(ValueError):  # noqa: N818 (what it says of the model; the caller shows it)
+    """A model that no config.json says. `problems` are (our field, why), as far as the nearest family goes."""
+
+    def __init__(self, message: str, problems: tuple[tuple[str, str], ...]) -> None:
+        super().__init__("\n".join([message, *(f"{field}: {why}" for field, why in problems)]))
+        self.message = message
+        self.problems = problems
 
 
 def match(graph: Graph) -> Match | None:
@@ -73,9 +83,11 @@ def import_config(text: str, name: str | None = None) -> str:
 
 
 def export_config(graph: Graph) -> dict[str, object]:
-    """The config.json of `graph`. ValueError if no family computes what it computes."""
+    """The config.json of `graph`. Raises UnsupportedModel, which is a ValueError, if no family computes the same."""
     found = config(graph)
     if found is None:
         names = ", ".join(family.title for family in FAMILIES)
-        raise ValueError(f"{graph.settings.name} is none of the families that transformers has a class for: {names}")
+        message = f"{graph.settings.name} is none of the families that transformers has a class for: {names}"
+        family, problems = nearest(graph, FAMILIES)
+        raise UnsupportedModel(message + (f"; it is nearest to {family.title}" if family else ""), problems)
     return found

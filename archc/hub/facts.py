@@ -85,9 +85,7 @@ def _tensors(graph: Graph) -> Iterator[str]:
 
 
 def _say_settings(found: GraphFacts, settings: object) -> None:
-    """Facts of the whole model. Raises IrregularError of a graph that no spec gave: its ends could do anything."""
-    if settings is None:
-        raise IrregularError("settings")
+    """Facts of the whole model."""
     for name, value, default in _fields(settings):
         if name not in _ELSEWHERE:
             _say(found, name, value, default, {})

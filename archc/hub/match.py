@@ -6,12 +6,12 @@ default that nobody needs to say; and if every tensor has exactly one name there
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from archc.hub.facts import GraphFacts, IrregularError, facts_of
-from archc.hub.family import Family
-from archc.hub.rules import REPHRASED, RULES, Fact
+from archc.hub.family import Family, Key
+from archc.hub.rules import REPHRASED, RULES, Fact, Facts
 from archc.ir.graph import Graph
 
 
@@ -52,24 +52,65 @@ def best(graph: Graph, families: tuple[Family, ...]) -> Match | None:
     return replace(first, alike=alike)
 
 
+def nearest(graph: Graph, families: tuple[Family, ...]) -> tuple[Family | None, tuple[tuple[str, str], ...]]:
+    """The family that can say most of a graph that none can say, and (field, why) of the rest.
+
+    No family at all if the graph says two things under one name.
+    """
+    try:
+        facts = facts_of(graph)
+    except IrregularError as failure:
+        return None, ((str(failure), "it differs between layers, and a config.json says it once"),)
+    found = [(family, tuple(problems(facts, family))) for family in families]
+    return min(found, key=lambda one: len(one[1]))
+
+
 def matched(facts: GraphFacts, family: Family) -> Match | None:
     """What `family` says of these facts, if it can say all of them."""
-    placed = placements(facts, family)
     rows = tensor_rows(facts, family)
-    if placed is None or rows is None:
+    if rows is None or next(problems(facts, family), None) is not None:
         return None
-    values = family.derive({**facts.values, **placed})
-    config = _config(values, family)
-    if config is None or family.limit(values) is not None:
-        return None
+    return Match(family, _config(_values(facts, family), family), rows)
+
+
+def problems(facts: GraphFacts, family: Family) -> Iterator[tuple[str, str]]:
+    """(field, why) of everything that `family` cannot say."""
+    values = _values(facts, family)
     said = {path for key in family.keys for path in key.ours}
     for path, value in values.items():
         if path in family.always:
             if value != family.always[path]:
-                return None
+                yield path, f"{value}, and in every {family.title} {family.always[path]}"
         elif path not in said and value != facts.defaults.get(path):
-            return None
-    return Match(family, config, rows)
+            yield path, f"{value}, and no key of a {family.title} says so"
+    for key in family.keys:
+        spoken = _spoken(key, values)
+        if len(spoken) > 1:
+            yield ", ".join(key.ours), f"one {key.name} cannot be {' and '.join(map(str, spoken))}"
+        elif spoken and key.fixed and spoken != [wanted := RULES[key.null](values)]:
+            yield ", ".join(key.ours), f"{spoken[0]}, and in every {family.title} {key.null} = {wanted}"
+    if placements(facts, family) is None:
+        layers = " + ".join(" or ".join(alternatives) for alternatives in family.layers)
+        places = ", by a period" if any(len(alternatives) > 1 for alternatives in family.layers) else ""
+        yield "layers", f"in a {family.title} each is {layers}{places}"
+    elif (limit := family.limit(values)) is not None:
+        key_name, _, why = limit.partition(": ")
+        yield next((key.ours[0] for key in family.keys if key.name == key_name), key_name), why
+    if tensor_rows(facts, family) is None:
+        names = dict(family.tensors)
+        nameless = [name for name in facts.tensors if name not in names]
+        yield "weights", f"a {family.title} has no name for {', '.join(nameless) or 'each of them'}"
+
+
+def _values(facts: GraphFacts, family: Family) -> Facts:
+    placed = placements(facts, family)
+    return facts.values if placed is None else family.derive({**facts.values, **placed})
+
+
+def _spoken(key: Key, values: Facts) -> list[Fact]:
+    """What a key has to say: nothing of a layer that the model lacks, or of a context that the spec leaves open."""
+    said = list(dict.fromkeys(values[path] for path in key.ours if path in values))
+    return [] if said == [None] and key.null != "none" else said
 
 
 def placements(facts: GraphFacts, family: Family) -> dict[str, int] | None:
@@ -114,19 +155,12 @@ def tensor_rows(facts: GraphFacts, family: Family) -> tuple[tuple[str, str], ...
     return tuple(rows)
 
 
-def _config(values: Mapping[str, Fact], family: Family) -> dict[str, object] | None:
-    """The config.json, or None if one of its keys had to say two things or what it cannot say."""
+def _config(values: Facts, family: Family) -> dict[str, object]:
+    """The config.json of facts without problems."""
     config: dict[str, object] = {"model_type": family.name, "architectures": [family.architecture]}
     for key in family.keys:
-        said = {values[path] for path in key.ours if path in values}
-        if not said or (said == {None} and key.null != "none"):
-            continue  # a layer that this model lacks, or a context that the spec leaves open
-        if len(said) > 1:
-            return None
-        (value,) = said
-        if key.fixed and value != RULES[key.null](values):
-            return None
-        _put(config, key.name, value)
+        for value in _spoken(key, values):
+            _put(config, key.name, value)
     for only in family.only:
         if only.written:
             _put(config, only.name, only.value)

@@ -135,7 +135,7 @@ class Settings:
     tied: bool
     residual_fp32: bool
     n_residual_adds: int
-    identity: object = None
+    identity: object = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,9 +39,7 @@ class Attention(Mixer, keyword="attn"):
         k = linear(b, "k_proj", h, to=kv_width, bias=self.bias)
         v = linear(b, "v_proj", h, to=kv_width, bias=self.bias)
         if self.lora is not None:
-            (q,) = self.lora.adapt(b, "q", h, q)
-            (k,) = self.lora.adapt(b, "k", h, k)
-            (v,) = self.lora.adapt(b, "v", h, v)
+            q, k, v = self.lora.adapt(b, h, q=(q,), k=(k,), v=(v,))
         q = split_heads(b, q, n_heads, d_head)
         k = split_heads(b, k, n_kv_heads, d_head)
         v = split_heads(b, v, n_kv_heads, d_head)
@@ -83,7 +81,7 @@ class Attention(Mixer, keyword="attn"):
         dims = width if self.rope.dims is None else self.rope.dims
         origin = f"d_model / n_heads = {width}" if self.d_head is None else f"a head has {width}"
         because = (("heads.n_heads" if self.d_head is None else "d_head", origin),)
-        hint = f"dims may be an even number up to {width}" if width > 1 else "rope none leaves the heads alone"
+        hint = f"dims may be an even number up to {width // 2 * 2}" if width > 1 else "rope none leaves the heads alone"
         if dims > width:
             message = f"rope cannot rotate {dims} dimensions of a head of {width}"
             return [Problem("rope-too-wide", message, ("rope.dims",), "more than there are", hint, because)]

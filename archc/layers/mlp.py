@@ -30,7 +30,7 @@ class GatedMLP(ChannelMixer):
         gate = linear(b, "gate_proj", h, to=d_ff, bias=self.bias)
         up = linear(b, "up_proj", h, to=d_ff, bias=self.bias)
         if self.lora is not None:
-            gate, up = self.lora.adapt(b, "gate_up", h, gate, up)
+            gate, up = self.lora.adapt(b, h, gate_up=(gate, up))
         y = mul(b, activation(b, self.function, gate), up)
         return out_linear(b, "down_proj", y, bias=self.bias)
 

@@ -27,7 +27,7 @@ class RMS(Norm, keyword="rms"):
 class Heads(Part):
     """How many query heads there are, and how many key/value heads they share."""
 
-    n_heads: int = field(metadata={"doc": "query heads"})
+    n_heads: int = field(metadata={"doc": "query heads", "example": "32"})
 
     @property
     def n_kv(self) -> int:
@@ -38,7 +38,7 @@ class Heads(Part):
 class GroupedHeads(Heads, keyword="gqa"):
     """Grouped queries (arXiv:2305.13245): `gqa(32, 8)` is 32 query heads over 8 key/value heads."""
 
-    n_kv_heads: int = field(metadata={"doc": "key/value heads"})
+    n_kv_heads: int = field(metadata={"doc": "key/value heads", "example": "8"})
 
     @property
     def n_kv(self) -> int:
@@ -73,24 +73,79 @@ class Rope(Part, keyword="rope"):
 
 @dataclass(frozen=True, kw_only=True)
 class Router(Part):
-    """How a mixture of experts chooses."""
+    """How a mixture of experts chooses, and how it weighs what it chose. Scores are computed in at least fp32.
+
+    A softmax over the chosen logits alone is `softmax(renorm)`: both divide the same exponentials by their sum.
+    """
 
     scores: ClassVar[str] = ""
     renorm: bool = field(default=False, metadata={"doc": "divide the chosen weights by their sum"})
+    select_bias: bool = field(
+        default=False, metadata={"doc": "a bias of each expert that the choice sees and the weights do not"}
+    )
+    scale: Fraction = field(default=Fraction(1), metadata={"doc": "factor on the weights, after renorm", "above": 0})
+    groups: int = field(default=1, metadata={"doc": "groups of neighbouring experts"})
+    top_groups: int | None = field(default=None, metadata={"doc": "groups that a token may choose from"})
+    group_top: int = field(default=2, metadata={"doc": "how many of its best scores make the score of a group"})
+    jitter: Fraction | None = field(
+        default=None, metadata={"doc": "training: uniform noise on what the router reads, 1 - j to 1 + j", "above": 0}
+    )
+
+    def problems(self, top_k: int, n_experts: int) -> list[Problem]:
+        """What is wrong with a router of `top_k` of `n_experts`; fields are paths into what holds it as `router`."""
+        found = self._group_problems(top_k, n_experts)
+        if self.jitter is not None and self.jitter >= 1:
+            message = f"jitter draws factors down to 1 - {self.jitter}, and they must stay above 0"
+            found.append(Problem("too-much-jitter", message, ("router.jitter",), "", "Switch has jitter=0.01"))
+        return found
+
+    def _group_problems(self, top_k: int, n_experts: int) -> list[Problem]:
+        if self.groups == 1:
+            message = f"there are not {self.top_groups} groups to choose from: the experts are one group"
+            hint = "say how many groups there are: groups=8"
+            some = self.top_groups is not None and self.top_groups > 1
+            return [Problem("expert-groups", message, ("router.top_groups",), "", hint)] if some else []
+        if self.top_groups is None:
+            message = f"of {self.groups} groups of experts a token may choose from some, and it is not said how many"
+            hint = "DeepSeek-V3 has groups=8, top_groups=4"
+            return [Problem("expert-groups", message, ("router.groups",), "", hint)]
+        if n_experts % self.groups:
+            message = f"{n_experts} experts cannot form {self.groups} equal groups"
+            return [Problem("uneven-groups", message, ("router.groups", "n_experts"), f"does not divide {n_experts}")]
+        width, fields = n_experts // self.groups, ("router.top_groups", "router.groups")
+        if self.top_groups > self.groups:
+            message = f"a token cannot choose from {self.top_groups} of {self.groups} groups"
+            return [Problem("expert-groups", message, fields, "", f"top_groups may be 1 to {self.groups}")]
+        if self.group_top > width:
+            message = f"the score of a group is that of its best {self.group_top}, and it has {width}"
+            hint = "say group_top=1" if width == 1 else f"group_top may be 1 to {width}"
+            return [Problem("expert-groups", message, ("router.group_top", "router.groups"), "", hint)]
+        if top_k > self.top_groups * width:
+            message = f"a token goes to {top_k} experts, more than the {self.top_groups * width} of its best groups"
+            hint = f"top_groups is at least {-(-top_k // width)}"
+            return [Problem("expert-groups", message, (*fields, "top_k"), "", hint)]
+        return []
 
 
 @dataclass(frozen=True, kw_only=True)
 class SoftmaxRouter(Router, keyword="softmax"):
-    """Softmax over all experts, in at least fp32."""
+    """Softmax over all experts (arXiv:1701.06538)."""
 
     scores: ClassVar[str] = "softmax"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SigmoidRouter(Router, keyword="sigmoid"):
+    """The sigmoid of each expert's own logit (DeepSeek-V3, arXiv:2412.19437)."""
+
+    scores: ClassVar[str] = "sigmoid"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lora(Part, keyword="lora"):
     """A low-rank addition to projections (arXiv:2106.09685), unscaled: `W x + B (A x)`."""
 
-    rank: int = field(metadata={"doc": "rank of A and B"})
+    rank: int = field(metadata={"doc": "rank of A and B", "example": "64"})
     on: tuple[str, ...] = field(
         metadata={"doc": "the projections that get one, of q, k, v and gate_up", "example": "on=[q, k, v]"}
     )
@@ -102,15 +157,20 @@ class Lora(Part, keyword="lora"):
         hint = f"its adapters may be on {either(projections, 'and')}"
         return [Problem("unknown-projection", message, ("lora.on",), "", hint)] if unknown else []
 
-    def adapt(self, b: Body, name: str, x: Value, *projected: Value) -> tuple[Value, ...]:
-        """`projected` with what the adapter `name` adds to each; a shared module has its own for each use."""
-        if name not in self.on:
-            return projected
+    def adapt(self, b: Body, x: Value, **projected: tuple[Value, ...]) -> tuple[Value, ...]:
+        """All of `projected`, each with what the adapter of its name adds; a shared module has its own for each use."""
         with b.per_use():
-            low = linear(b, f"{name}_adapter_A", x, to=b.axis("rank", self.rank))
-            to = tuple(value.width for value in projected)
-            added = linear_parts(b, f"{name}_adapter_B", low, to=to, init=Init("zeros_"))
-        return tuple(add(b, value, more) for value, more in zip(projected, added, strict=True))
+            rank = b.axis("rank", self.rank)
+            low = {name: linear(b, f"{name}_adapter_A", x, to=rank) for name in projected if name in self.on}
+        adapted: list[Value] = []
+        for name, values in projected.items():
+            if name in low:
+                with b.per_use():
+                    to = tuple(value.width for value in values)
+                    added = linear_parts(b, f"{name}_adapter_B", low[name], to=to, init=Init("zeros_"))
+                values = tuple(add(b, value, more) for value, more in zip(values, added, strict=True))
+            adapted += values
+        return tuple(adapted)
 
 
 @dataclass(frozen=True, kw_only=True)

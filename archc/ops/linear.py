@@ -74,37 +74,48 @@ class Linear(Op):
 
 @dataclass(frozen=True, kw_only=True)
 class ExpertLinear(Op):
-    """One matrix per expert, applied to rows that are grouped by expert. Weight `[E, d_out, d_in]`."""
+    """One matrix per expert `[E, d_out, d_in]`, applied to rows that are grouped by expert; biases are `[E, d_out]`."""
 
     path: str
     experts: Axis
     top_k: int
     d_in: Axis
     to: Axis
+    bias: bool = False
     init: Init = DEFAULT_INIT
+    bias_init: Init = ZEROS
 
     def results(self, *inputs: Value) -> tuple[Result, ...]:
         rows, _ = inputs
         return (Result((*rows.axes[:-1], self.to)),)
 
+    @property
+    def bias_path(self) -> str:
+        return f"{self.path}_bias"
+
     def weights(self) -> tuple[Weight, ...]:
         active = Fraction(self.top_k, self.experts.size.value)
-        return (Weight(self.path, (self.experts, self.to, self.d_in), self.init, active=active),)
+        weight = Weight(self.path, (self.experts, self.to, self.d_in), self.init, active=active)
+        if not self.bias:
+            return (weight,)
+        return weight, Weight(self.bias_path, (self.experts, self.to), self.bias_init, decay=False, active=active)
 
     def flops(self, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> Flops:
         forward = mul(2, BATCH.symbol, TIME.symbol, self.top_k, self.d_in.symbol, self.to.symbol)
         return Flops(forward, forward, 2 * forward)
 
     def imports(self) -> tuple[tuple[str, str], ...]:
-        return ((".experts", "expert_linear"),)
+        product = (".experts", "expert_linear")
+        return (product, (".expert_bias", "add_expert_bias")) if self.bias else (product,)
 
     def code(self, p: Printer) -> str:
         rows, plan = p.inputs
-        return f"expert_linear({rows}, {p.weight(self.path)}, {plan})"
+        product = f"expert_linear({rows}, {p.weight(self.path)}, {plan})"
+        return f"add_expert_bias({product}, {p.weight(self.bias_path)}, {plan})" if self.bias else product
 
     @property
     def label(self) -> str:
-        return f"expert_linear[{self.path}]"
+        return f"expert_linear[{self.path}]" + (" bias" if self.bias else "")
 
 
 def linear_parts(
@@ -136,7 +147,9 @@ def linear(
 ) -> Value:
     """Project `x` to `to`; inside `Body.stacked`, with one matrix per expert."""
     if b.stacked is not None:
-        return _expert_linear(b, b.stacked, path, x, to, init)
+        if bias_fp32:
+            raise ValueError(f"{path}: biases of experts have the dtype of their weights")
+        return _expert_linear(b, b.stacked, path, x, to, bias, init, bias_init)
     (y,) = linear_parts(b, path, x, (to,), bias=bias, init=init, bias_init=bias_init, bias_fp32=bias_fp32)
     return y
 
@@ -147,8 +160,17 @@ def out_linear(b: Body, path: str, x: Value, *, bias: bool = False) -> Value:
     return linear(b, path, x, b.d_model, bias=bias, init=init)
 
 
-def _expert_linear(b: Body, stack: StackedExperts, path: str, x: Value, to: Axis, init: Init) -> Value:
+def _expert_linear(
+    b: Body, stack: StackedExperts, path: str, x: Value, to: Axis, bias: bool, init: Init, bias_init: Init
+) -> Value:
     op = ExpertLinear(
-        path=f"{stack.name}.{path}", experts=stack.experts, top_k=stack.top_k, d_in=x.width, to=to, init=init
+        path=f"{stack.name}.{path}",
+        experts=stack.experts,
+        top_k=stack.top_k,
+        d_in=x.width,
+        to=to,
+        bias=bias,
+        init=init,
+        bias_init=bias_init,
     )
     return b.one(op, x, stack.plan)

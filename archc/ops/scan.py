@@ -2,6 +2,8 @@
 
 h[t] = exp(dt[t] A) h[t-1] + (dt[t] x[t]) B[t]        A = -exp(A_log), h [d_inner, d_state]
 y[t] = C[t] · h[t] + D x[t]
+
+Several heads are as many scans side by side: each has its own channels, B and C (Zamba, arXiv:2405.16712).
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from dataclasses import dataclass
 from archc.ir.body import Body
 from archc.ir.op import Flops, Kernel, Op, Printer, Result
 from archc.ir.size import Size, Symbol, mul
-from archc.ir.values import BATCH, TIME, Axis, Init, State, Value, Weight
+from archc.ir.values import BATCH, TIME, Axis, Init, State, Value, Weight, numel
 
 
 def scan_flops(d_inner: Size, d_state: Size) -> Flops:
@@ -28,27 +30,39 @@ def scan_flops(d_inner: Size, d_state: Size) -> Flops:
 
 @dataclass(frozen=True, kw_only=True)
 class SelectiveScan(Op):
-    """Inputs x, dt `[B, T, d_inner]`, B, C `[B, T, d_state]`; owns A_log and D, kept in fp32."""
+    """Inputs x, dt `[B, T, d_inner]`, B, C `[B, T, d_state]`; owns A_log and D, kept in fp32.
+
+    With `heads` all of them have that axis before the last, and A_log, D and the state lead with it.
+    """
 
     d_inner: Axis
     d_state: Axis
+    heads: Axis | None = None
+
+    @property
+    def channels(self) -> tuple[Axis, ...]:
+        return (self.d_inner,) if self.heads is None else (self.heads, self.d_inner)
 
     def results(self, *inputs: Value) -> tuple[Result, ...]:
         return (Result(inputs[0].axes),)
 
     def weights(self) -> tuple[Weight, ...]:
-        a_log = Weight("A_log", (self.d_inner, self.d_state), Init("A_log_"), decay=False, keep_fp32=True)
-        return a_log, Weight("D", (self.d_inner,), Init("ones_"), decay=False, keep_fp32=True)
+        a_log = Weight("A_log", (*self.channels, self.d_state), Init("A_log_"), decay=False, keep_fp32=True)
+        return a_log, Weight("D", self.channels, Init("ones_"), decay=False, keep_fp32=True)
 
     def state(self) -> tuple[State, ...]:
-        return (State("ssm", (self.d_inner, self.d_state), "ssm", "state"),)
+        return (State("ssm", (*self.channels, self.d_state), "ssm", "state"),)
 
     def flops(self, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> Flops:
-        return scan_flops(self.d_inner.symbol, self.d_state.symbol)
+        return scan_flops(numel(self.channels), self.d_state.symbol)
+
+    def imports(self) -> tuple[tuple[str, str], ...]:
+        return () if self.heads is None else ((".heads", "per_head"),)
 
     def kernel(self, *, dt_bias: bool, dt_softplus: bool, gate: bool) -> Kernel:
         flops = scan_flops(Symbol("d_inner"), Symbol("d_state"))
         options: dict[str, int | bool | str] = {
+            "d_inner": self.d_inner.size.value,
             "d_state": self.d_state.size.value,
             "gate": gate,
             "skip": True,
@@ -59,7 +73,7 @@ class SelectiveScan(Op):
         }
         taken_in = [name for name in ("gate", "dt_bias", "dt_softplus") if options[name]]
         flags = {0: "_plain", 3: ""}.get(len(taken_in), "_" + "_".join(taken_in))
-        return Kernel("selective_scan", options, f"n{self.d_state.size.value}{flags}")
+        return Kernel("selective_scan", options, f"d{self.d_inner.size.value}_n{self.d_state.size.value}{flags}")
 
     def code(self, p: Printer) -> str:
         kernel = self.kernel(dt_bias=False, dt_softplus=False, gate=False)
@@ -67,7 +81,8 @@ class SelectiveScan(Op):
         return self.call(p, kernel, ", ".join([x, dt, p.weight("A_log"), B, C, p.weight("D")]))
 
     def call(self, p: Printer, kernel: Kernel, operands: str) -> str:
-        return f"{p.kernel(kernel)}({operands}, positions={p.positions}, {p.held('ssm')})"
+        start = f"{p.kernel(kernel)}(" if self.heads is None else f"per_head({p.kernel(kernel)}, "
+        return f"{start}{operands}, positions={p.positions}, {p.held('ssm')})"
 
     @property
     def mixes_tokens(self) -> bool:
@@ -75,8 +90,9 @@ class SelectiveScan(Op):
 
     @property
     def label(self) -> str:
-        return "selective_scan"
+        return "selective_scan" if self.heads is None else f"selective_scan of {self.heads.size.value} heads"
 
 
 def selective_scan(b: Body, x: Value, dt: Value, B: Value, C: Value) -> Value:
-    return b.one(SelectiveScan(d_inner=x.width, d_state=B.width), x, dt, B, C)
+    heads = x.axes[2] if len(x.axes) == 4 else None
+    return b.one(SelectiveScan(d_inner=x.width, d_state=B.width, heads=heads), x, dt, B, C)

@@ -39,11 +39,18 @@ class AddPending(Region):
         return f"{residual} if {delta} is None else {residual} + {delta}"
 
 
+CARRIED = 2  # a rotated layer hands on its last branch and the stream without it
+
+
 def fuse_add_norm(graph: Graph) -> Graph:
     """Rotate the whole stack, unless that is done already or a layer does not end in a residual add."""
     layers = {layer: _rotate(layer.graph) for layer in counts(graph.stack)}
     epilogue = _rotate(graph.epilogue)
-    rotated = {layer: replace(layer, graph=changed) for layer, changed in layers.items() if changed is not None}
+    rotated = {
+        layer: replace(layer, graph=changed)
+        for layer, changed in layers.items()
+        if changed is not None and len(changed.outputs) == CARRIED
+    }
     if len(rotated) != len(layers) or epilogue is None:
         return graph
     return replace(graph, stack=map_layers(graph.stack, rotated), epilogue=epilogue)

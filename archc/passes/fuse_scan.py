@@ -14,6 +14,7 @@ from archc.ir.graph import Graph, Node, OpGraph, rewrite
 from archc.ir.op import Kernel, Printer
 from archc.ir.region import Region
 from archc.ir.values import Value
+from archc.ops.head_linear import HeadLinear
 from archc.ops.linear import Linear
 from archc.ops.pointwise import Activation, Mul
 from archc.ops.scan import SelectiveScan
@@ -34,6 +35,9 @@ class GatedScan(Region):
     @property
     def kernel(self) -> Kernel:
         return self.scan.kernel(dt_bias=self.bias_path is not None, dt_softplus=self.softplus, gate=self.gate)
+
+    def imports(self) -> tuple[tuple[str, str], ...]:
+        return self.scan.imports()
 
     def code(self, p: Printer) -> str:
         x, dt, B, C, *gate = p.inputs
@@ -92,7 +96,7 @@ def _step_size(graph: OpGraph, scan: Node, dt: Value) -> Node | None:
 def _lend_bias(graph: OpGraph, dt: Value) -> tuple[OpGraph, str | None]:
     """Let the projection of dt leave its bias to the scan."""
     projection = graph.producer(dt)
-    if projection is None or not isinstance(projection.op, Linear) or not projection.op.bias:
+    if projection is None or not isinstance(projection.op, Linear | HeadLinear) or not projection.op.bias:
         return graph, None
     if graph.sole_consumer(dt) is None:
         return graph, None

@@ -1,4 +1,4 @@
-"""The groups that every table has a row for: the embedding, each distinct layer in rolled order, shared modules, the head.
+"""The groups that every table has a row for: embedding, each distinct layer in rolled order, shared modules, head.
 
 A layer is labelled by its sublayers (`mamba + swiglu(14336)`), and two kinds of one keyword but different fields are
 told apart by a number (`attn_1`, `attn_2`), so that a label is what a spec says, or a name which it gives with `let`.
@@ -112,7 +112,7 @@ def sublayer_labels(graph: Graph) -> dict[object, str]:
 
 
 def layer_label(layer: Layer, labels: dict[object, str]) -> str:
-    """The layer as the spec writes it, over labels instead of keywords: `mamba + moe`, `attn || mamba <- g + swiglu`."""
+    """The layer as the spec writes it, over labels instead of keywords: `mamba + moe`, `attn || mamba <- g`."""
     scopes = iter(sublayers(layer))
 
     def sublayer(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Protocol, cast
 
 from archc.ir.graph import Scope
 
+LEGIBLE = 10**6  # denominator up to which a fraction says more than its decimals: roots have larger ones
 WORD = re.compile(r"[a-z_][a-z_0-9]*")
 
 
@@ -71,7 +72,9 @@ def _value(value: Any) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(map(_value, value))}]"
     if isinstance(value, Fraction):
-        return f"{float(value):g}" if Fraction(f"{float(value):g}") == value else str(value)
+        if Fraction(f"{float(value):g}") == value:
+            return f"{float(value):g}"
+        return str(value) if value.denominator < LEGIBLE else repr(float(value))
     return spelled(value) if is_dataclass(value) else str(value)
 
 

@@ -15,6 +15,11 @@ def conventions(analysis: Analysis) -> tuple[str, ...]:
             "Active = total - (1 - k/E) x routed expert parameters, embedding and head included. "
             "Memory follows total, compute follows active."
         )
+    if analysis.params.unrolled != analysis.params.total:
+        lines.append(
+            "A shared module is stored once for each of its copies; it computes and keeps state once for each use, and "
+            "these stand with the layers that use it. Unrolled parameters count it for each use."
+        )
     if any(tensor.keep_fp32 for tensor in analysis.params.tensors) and DTYPE_BYTES[workload.dtype] < 4:
         lines.append("Weight bytes hold the tensors that are kept in fp32 as fp32.")
     if state.kv.elements:

@@ -79,6 +79,7 @@ def _parameters(analysis: Analysis) -> ParameterInfo:
     return ParameterInfo(
         total=params.total,
         active=params.active,
+        unrolled=params.unrolled,
         routed=params.routed,
         embedding=params.embedding,
         head=params.head,

@@ -33,5 +33,6 @@ FOREIGN = {
     "n_groups": Foreign("n_groups, mamba_ngroups", "ssm_cfg.ngroups"),
     "d_state": Foreign("mamba_d_state, state_size", "ssm_cfg.d_state"),
     "d_conv": Foreign("mamba_d_conv, conv_kernel", "ssm_cfg.d_conv"),
+    "rank": Foreign("adapter_rank"),
     "dt_rank": Foreign("mamba_dt_rank, time_step_rank", "ssm_cfg.dt_rank"),
 }

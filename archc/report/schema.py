@@ -42,13 +42,13 @@ class WorkloadInfo(Part):
 
 
 class TensorInfo(Part):
-    """One stored tensor of every layer of its group."""
+    """One stored tensor of every layer of its group, or of every copy of a shared module."""
 
-    name: str = Field(description="canonical name; * stands for the layer's index")
+    name: str = Field(description="canonical name; * stands for the index of a layer or of a shared module's copy")
     group: str
     axes: list[str]
     shape: list[int]
-    count: int = Field(description="how many layers own such a tensor")
+    count: int = Field(description="how many layers or copies own such a tensor")
     active_share: str = Field(description='share that one token uses: "1", or "1/8" of a routed expert\'s weight')
     weight_decay: bool
     keep_fp32: bool
@@ -59,6 +59,7 @@ class ParameterInfo(Part):
 
     total: int
     active: int
+    unrolled: int = Field(description="shared modules counted once for each use; total if there are none")
     routed: int = Field(description="parameters of all routed experts")
     embedding: int
     head: int = Field(description="0 if tied to the embedding")
@@ -96,10 +97,13 @@ class FlopInfo(Part):
 
 
 class GroupInfo(Part):
-    """One row of the report: the embedding, a distinct layer with all its repeats, or the final norm and head."""
+    """One row of the report: the embedding, a distinct layer with all its repeats, a shared module, or norm and head.
+
+    A shared module has parameters alone: its FLOPs and state belong to the layers that use it.
+    """
 
     name: str
-    count: int
+    count: int = Field(description="layers; copies of a shared module")
     parameters: int
     active_parameters: int
     kv_bytes_per_token: int
@@ -116,7 +120,7 @@ class AnalysisDocument(Part):
     """The document that `archc analyze --json` prints."""
 
     format: Literal["archc-analysis"] = "archc-analysis"
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     archc: str = Field(description="version of archc that wrote this")
     model: ModelInfo
     workload: WorkloadInfo

@@ -13,7 +13,6 @@ from rich.text import Text
 
 from archc import units
 from archc.passes.outline import Outline
-from archc.passes.params import GroupParams
 from archc.report.analysis import TRAINING_FACTOR, Analysis, per_token
 from archc.report.conventions import conventions
 from archc.report.names import FOREIGN
@@ -112,7 +111,7 @@ def _columns(analysis: Analysis, wide: bool) -> Iterator[_Column | None]:
     """Where there is room, with all digits and everybody's share of the FLOPs."""
     params, state, flops = analysis.params, analysis.state, analysis.flops
     counted = units.exact if wide else units.count
-    layers = [group.times if _is_layer(group) else 0 for group in params.groups]
+    layers = [group.times if group.is_layer else 0 for group in params.groups]
     yield _column("count", layers, analysis.outline.n_layers, units.exact)
     yield _column("parameters", [group.total for group in params.groups], params.total, counted)
     if params.routed:
@@ -133,15 +132,13 @@ def _column(title: str, numbers: list[int], total: int, text: Callable[[int], st
     return _Column(title, [text(n) if n else "-" for n in numbers], text(total)) if total else None
 
 
-def _is_layer(params: GroupParams) -> bool:
-    return any("*" in tensor.name for tensor in params.tensors)
-
-
 def _parameters(analysis: Analysis) -> Iterable[Row]:
     params, dtype = analysis.params, analysis.workload.dtype
     yield _counted("total", params.total, f"{units.binary_bytes(params.weight_bytes)} of weights in {dtype}")
     share = f"{units.percent(params.active, params.total)} of total, for one token" if params.routed else ""
     yield _counted("active", params.active, share)
+    if params.unrolled != params.total:
+        yield _counted("unrolled", params.unrolled, "a shared module once for each use: what computes")
     if params.routed:
         yield _counted("routed experts", params.routed, "all of them; a token goes through k of E")
     yield _counted("embedding", params.embedding, "its matrix is the head's as well" if analysis.outline.tied else "")

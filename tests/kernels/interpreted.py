@@ -31,6 +31,7 @@ CASES = {
         (65, 7, True, False),
     ],
     "other": [(1, 5, True, True), (65, 5, True, True), (6, 3, False, False)],
+    "lanes": [(1, 0, True, True), (43, 0, True, True), (33, 0, False, True), (64, 0, False, False)],
 }
 
 
@@ -62,11 +63,23 @@ def check(label: str, run: Any, reference: Any, inputs: dict[str, Tensor | None]
 
 
 def scan(package: ModuleType, name: str) -> bool:
+    if not SCANS[name].lanes:
+        cases = CASES["first"] + [(1000, 3, False, True)] if name == "selective_scan" else CASES["other"]
+        return scan_cases(package, name, cases)
+    # Lane programs: both numbers of channels of a lane, both ways to add up the gradients of B and C.
+    lanes = importlib.import_module(f"{package.__name__}.{name}_lanes_kernels")
+    right = scan_cases(package, name, CASES["lanes"])
+    lanes.FEW_CHANNELS = 0
+    torch.use_deterministic_algorithms(True)
+    return right and scan_cases(package, name, CASES["lanes"])
+
+
+def scan_cases(package: ModuleType, name: str, cases: list[tuple[int, int, bool, bool]]) -> bool:
     module, view = importlib.import_module(f"{package.__name__}.{name}"), SCANS[name]
     forward, reference = getattr(module, f"{name}_fwd"), package.reference.selective_scan
     right = True
-    cases = CASES["first"] + [(1000, 3, False, True)] if name == "selective_scan" else CASES["other"]
     for length, d_inner, packed, stateful in cases:
+        d_inner = view.d_inner if view.lanes else d_inner
         batch = 1 if length > 63 else BATCH
         inputs: dict[str, Tensor | None] = dict(scan_inputs(name, length, d_inner, torch.float32, batch))
         inputs["positions"] = positions_of(batch, length) if packed else None

@@ -14,11 +14,14 @@ SCAN_FLOPS = {
 CONV_FLOPS = {"flops_forward": "2 * B * T * channels * d_conv", "flops_backward": "4 * B * T * channels * d_conv"}
 
 
-def scan(name: str, d_state: int, options: str) -> SelectiveScan:
-    """A scan with those of the options gate, skip, dt_bias and dt_softplus that are named."""
+def scan(name: str, d_state: int, options: str, d_inner: int = 7) -> SelectiveScan:
+    """A scan with those of the options gate, skip, dt_bias and dt_softplus that are named.
+
+    Lane programs are made for `d_inner` channels; the plain kernels, which 7 channels get, take any number of them.
+    """
     words = options.split()
     flags = {word: word in words for word in ("gate", "skip", "dt_bias", "dt_softplus")}
-    return SelectiveScan(name=name, d_state=d_state, **flags, **SCAN_FLOPS)
+    return SelectiveScan(name=name, d_inner=d_inner, d_state=d_state, **flags, **SCAN_FLOPS)
 
 
 SCANS = {
@@ -29,6 +32,10 @@ SCANS = {
         scan("selective_scan_gate", 5, "gate dt_softplus"),
         scan("selective_scan_skip", 4, "skip dt_bias"),
         scan("selective_scan_wide", 64, "gate skip dt_bias dt_softplus"),
+        scan("selective_scan_n16", 16, "gate skip dt_bias dt_softplus", 32),
+        scan("selective_scan_n16_bare", 16, "", 16),
+        scan("selective_scan_n16_gate", 16, "gate dt_softplus", 32),
+        scan("selective_scan_n16_skip", 16, "skip dt_bias", 48),
     )
 }
 CONVS = {

@@ -40,11 +40,11 @@ class Package:
         return str(self.module("namespace").NAMESPACE)
 
     def make(self, dtype: Any = None, seed: int = 0) -> Any:
-        """Its model with every parameter away from zero and one, so that nothing cancels."""
+        """Its model, evaluating, with every parameter away from zero and one, so that nothing cancels."""
         import torch
 
         torch.manual_seed(seed)
-        model = self.module().Model().to(dtype or torch.float64)
+        model = self.module().Model().to(dtype or torch.float64).eval()
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter), alpha=0.2)

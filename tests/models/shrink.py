@@ -1,8 +1,9 @@
 """Any spec as a tiny model of the same structure: every size by the name of its field, every repeat capped.
 
 Works on the syntax tree, so that what runs is a spec like any other: its kinds, parts, suffixes, `let`s and brackets
-stay, and only numbers change. Ratios of heads stay, and so does the number of experts up to 8. A cap on repeats that
-leaves a suffix nothing to say (`every 8` of four layers) is raised until the spec holds.
+stay, and only numbers change. Ratios of heads stay, and so does the number of experts up to 8. Repeats keep their
+remainder by the periods of the spec, so that `every 2` meets the same layers; a cap on them that leaves a suffix
+nothing to say (`every 8` of four layers) is raised until the spec holds.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class Shrinker:
         self.cap = cap
         self.macros: dict[str, str] = {}
         self.head_counts = [1]
+        self.period = lcm(*periods(spec))
 
     def text(self) -> str:
         statements = [self.visit(statement) for statement in self.spec.statements]
@@ -79,7 +81,7 @@ class Shrinker:
         """A copy of any node with the numbers that it names shrunk."""
         match node:
             case tree.Repeat():
-                return replace(node, count=min(node.count, self.cap))
+                return replace(node, count=self.repeats(node.count))
             case tree.TopK():
                 n = min(node.n, MAX_EXPERTS)
                 return replace(node, k=min(node.k, n), n=n)
@@ -93,6 +95,11 @@ class Shrinker:
         if isinstance(node, tree.Word | tree.Setting) and node.ident.name in SIZES and is_number(node.value):
             changes["value"] = smaller(node.value, SIZES[node.ident.name])
         return replace(node, **changes)
+
+    def repeats(self, count: int) -> int:
+        """Fewer, in step with what repeats every so many layers: the most up to the cap, or else the fewest."""
+        first = (count - 1) % self.period + 1
+        return first + max(0, min(count, self.cap) - first) // self.period * self.period
 
     def arguments(self, owner: str, args: Iterable[tree.Arg]) -> tuple[tree.Arg, ...]:
         """The arguments of `owner(...)`, positional ones under the names of their fields."""
@@ -124,6 +131,17 @@ class Shrinker:
             small = {"n_heads": counts["n_heads"] // groups * few, "n_kv_heads": few}
         self.head_counts.append(small["n_heads"])
         return small
+
+
+def periods(node: Any) -> list[int]:
+    """The N of every `every N`."""
+    if isinstance(node, tree.Every) and isinstance(node.period, tree.Number):
+        return [int(node.period.value)]
+    if isinstance(node, tuple):
+        return [period for item in node for period in periods(item)]
+    if not is_dataclass(node):
+        return []
+    return [p for f in fields(node) if f.name not in ("span", "source") for p in periods(getattr(node, f.name))]
 
 
 def is_number(value: Any) -> bool:

@@ -136,6 +136,7 @@ def test_meta_construction_is_quick(name: str, found: dict[str, Any]) -> None:
 
 
 def starred(name: str) -> str:
-    """`layers.3.mixer.D` as the tables write it: `layers.*.mixer.D`."""
+    """`layers.3.mixer.D` as the tables write it: `layers.*.mixer.D`; the same for a copy of a shared module."""
     head, _, rest = name.partition(".")
-    return f"layers.*.{rest.partition('.')[2]}" if head == "layers" else name
+    index, _, path = rest.partition(".")
+    return f"{head}.*.{path}" if index.isdigit() else name

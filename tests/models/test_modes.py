@@ -94,9 +94,6 @@ def test_fused_equals_as_written(name: str, positions, workshop: Workshop) -> No
     fused, plain = workshop(MODELS[name]), workshop(MODELS[name], fuse=False)
     model, reference = fused.make(), plain.make()
     reference.load_state_dict(model.state_dict(), strict=True)
-    assert [(n, p.shape) for n, p in model.state_dict().items()] == [
-        (n, p.shape) for n, p in reference.state_dict().items()
-    ]
     tokens = draw_tokens(fused)
     weight = torch.randn(B, T, fused.module().VOCAB, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     for one in (model, reference):

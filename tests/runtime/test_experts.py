@@ -12,7 +12,8 @@ from transformers.models.jamba.modeling_jamba import JambaSparseMoeBlock
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 
 from archc.codegen.runtime import experts as experts_module
-from archc.codegen.runtime.experts import combine, dispatch, expert_linear, flops, route
+from archc.codegen.runtime.experts import combine, dispatch, expert_linear, flops
+from archc.codegen.runtime.routing import route
 
 EXACT = {"rtol": 0.0, "atol": 1e-10}  # float64: rounding of a few hundred sums of numbers near 1
 B, T, D, FF, E, TOP = 2, 9, 8, 6, 5, 2

@@ -1,6 +1,6 @@
-"""Mixture of experts without dropped tokens: choose experts, group rows by expert, multiply each group, put back.
+"""Mixture of experts: group rows by expert, multiply each group, put back. Nothing is dropped; routing.py chooses.
 
-Sources: Shazeer et al. 2017, arXiv:1701.06538 (top-k gating); Gale et al. 2022, arXiv:2211.15841 (dropless, grouped).
+Source: Gale et al. 2022, arXiv:2211.15841 (dropless, grouped).
 
 Shapes are static and nothing waits for a GPU: a row is a (token, choice) pair, N tokens with k choices always make
 N * k rows, and only the bounds of the groups depend on the data. Rows are moved by gathers in both directions, so that
@@ -30,17 +30,6 @@ class Plan(NamedTuple):
     order: Tensor  # [N * k] int64: the (token, choice) pair that each row holds
     place: Tensor  # [N, k] int64: the row that holds each pair; the inverse of order
     ends: Tensor  # [E] int32: one past the last row of each expert
-
-
-def route(logits: Tensor, top_k: int, *, renormalise: bool = False) -> tuple[Tensor, Tensor]:
-    """Each token's k most probable experts, the most probable first.
-
-    logits `[..., E]`. Returns weights `[..., k]` in `promote(logits.dtype)`, from a softmax over all experts, which
-    `renormalise` makes sum to one; and the experts `[..., k]` int64.
-    """
-    probabilities = torch.softmax(logits, dim=-1, dtype=promote(logits.dtype))
-    weights, experts = torch.topk(probabilities, top_k, dim=-1)
-    return (weights / weights.sum(-1, keepdim=True) if renormalise else weights), experts
 
 
 def dispatch(h: Tensor, experts: Tensor, n_experts: int) -> tuple[Tensor, Plan]:

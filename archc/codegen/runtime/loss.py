@@ -9,6 +9,9 @@ from .precision import promote
 IGNORED = -100
 """The target of a token that is not trained on."""
 
+SHARE = torch.ones((), dtype=torch.float64, device="cpu")
+"""How much of an update's loss the current pass makes up: the weight of losses that arise inside the model."""
+
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean negative log likelihood, in nats, over the targets that are not `IGNORED`; 0 if there are none.

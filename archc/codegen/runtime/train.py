@@ -30,7 +30,7 @@ from .command import (
     interrupts,
     natural,
 )
-from .loss import cross_entropy
+from .loss import SHARE, cross_entropy
 from .model import CONTEXT, NAME, VOCAB, Model
 from .optimizer import Optimizer, learning_rate
 from .precision import cast_
@@ -140,7 +140,9 @@ def accumulate(forward: Forward, optimizer: Optimizer, batch: data.Batch, parts:
     losses = []
     for part in batch.split(parts):
         if part.n_targets:
-            loss = loss_of(forward, part.to(device)) * (part.n_targets / batch.n_targets)
+            share = part.n_targets / batch.n_targets
+            SHARE.fill_(share)
+            loss = loss_of(forward, part.to(device)) * share
             torch.autograd.backward(loss)
             optimizer.collect()
             losses.append(loss.detach())

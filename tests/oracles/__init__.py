@@ -1,0 +1,1 @@
+"""Plain programs of published models, written from their papers and sharing no code with archc."""
