@@ -71,15 +71,27 @@ def arguments(draw: st.DrawFn, depth: int = 2) -> str:
 
 heads = st.sampled_from(["gqa(32,8)", "mha(4)", "mqa(2)", "gqa(32,12)", "gqa(4)"])
 fitting = st.sampled_from(
-    ["d_state=4", "window(8)", "d_head=6", "rope", "rope(dims=3)", "rope(dims=2)", "bias", "qk_norm=rms", "n_heads=8"]
-    + [
-        "expand=2",
-        "lora(2, on=[q])",
-        "expert=a",
-        "expert=relu2(8)",
-        "router=softmax(renorm)",
-        "in_scale=2",
-        "out_norm=rms",
+    [
+        *(
+            "d_state=4",
+            "window(8)",
+            "d_head=6",
+            "rope",
+            "rope(dims=3)",
+            "rope(dims=2)",
+            "bias",
+            "qk_norm=rms",
+            "n_heads=8",
+        ),
+        *(
+            "expand=2",
+            "lora(2, on=[q])",
+            "expert=a",
+            "expert=relu2(8)",
+            "router=softmax(renorm)",
+            "in_scale=2",
+            "out_norm=rms",
+        ),
     ]
 )
 tags = st.sampled_from(

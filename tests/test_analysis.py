@@ -103,6 +103,21 @@ def test_windows_and_what_there_would_be_without() -> None:
     assert "34,359,738,368 B" in text
 
 
+def test_what_is_shared_is_shown() -> None:
+    analysis = analysed(ROOT / "specs" / "zamba2_2_7b.arch", Workload(4096))
+    text = as_text(analysis)
+    assert "3,855,023,520" in text
+    assert "share g(in=concat(h, embed), residual=none, out=linear) x2 =" in text
+    assert "< mamba2 x5, mamba2 <- g > x6" in text
+    assert as_json(analysis)["parameters"]["unrolled"] == 3_855_023_520
+    (shared,) = (group for group in as_json(analysis)["groups"] if group["name"] == "share g x2")
+    assert shared["count"] == 2
+    assert shared["parameters"] == 2 * 170_401_280
+    assert shared["model_forward_flops"] == shared["kv_bytes"] == 0
+    plain = as_text(analysed(ROOT / "specs" / "jamba_tiny.arch", Workload(4096)))
+    assert "unrolled" not in plain.lower()
+
+
 def test_defaults_in_force_are_shown() -> None:
     model = compiler.load(Source("test", "vocab 8; d_model 8; mlp none; block < mamba >"))
     analysis = compiler.analyse(model, Workload(4096, assumed=True))

@@ -116,6 +116,80 @@ def test_the_drawn_stack_tells_kinds_of_one_keyword_apart() -> None:
     assert compiler.analyse(again, K256).params.total == analysed(text).params.total
 
 
+UNROLLED = {
+    "zamba_7b_v1": 11_531_654_656,
+    "zamba2_1_2b": 1_760_354_944,
+    "zamba2_2_7b": 3_855_023_520,
+    "zamba2_7b": 11_030_553_936,
+}
+SHARED = {  # stored parameters of all copies, without what each use brings
+    "zamba_7b_v1": 358_263_680,
+    "zamba2_1_2b": 109_058_048,
+    "zamba2_2_7b": 2 * 170_401_280,
+    "zamba2_7b": 2 * 333_982_208,
+}
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_shared_modules_are_stored_once_and_compute_often(path: Path) -> None:
+    params = compiler.analyse(load(path), K256).params
+    shared = [group for group in params.groups if group.name.startswith("share ")]
+    assert params.unrolled == UNROLLED.get(path.stem, params.total)
+    assert sum(group.total for group in shared) == SHARED.get(path.stem, 0)
+    for group in shared:
+        assert all(tensor.name.startswith("g.*.") and tensor.times == group.times for tensor in group.tensors)
+
+
+def test_layers_that_differ_in_the_copy_they_use_are_one_row() -> None:
+    analysis = analysed((ROOT / "specs" / "zamba2_2_7b.arch").read_text("utf-8"))
+    assert [(group.name, group.times) for group in analysis.params.groups] == [
+        ("embedding", 1),
+        ("mamba2", 45),
+        ("mamba2 <- g", 9),
+        ("share g x2", 2),
+        ("norm + head", 1),
+    ]
+    fed = next(group for group in analysis.params.groups if group.name == "mamba2 <- g")
+    assert {"layers.*.g_out.weight", "layers.*.g_use.mlp.gate_up_adapter_A.weight"} <= {t.name for t in fed.tensors}
+
+
+def test_every_use_of_a_shared_module_computes_and_keeps_state() -> None:
+    """Against the same layers with weights of their own."""
+    head = "vocab 100; d_model 64; mlp none"
+    shared = analysed(f"{head}; share g x2 = attn gqa(4,2) window(5) + gelu(48); block x3 < mamba, g, g >")
+    owned = analysed(f"{head}; block x3 < mamba, < attn gqa(4,2) window(5) + gelu(48) > x2 >")
+    assert shared.flops.total == owned.flops.total
+    assert shared.kernel_flops.total.backward == owned.kernel_flops.total.backward
+    assert shared.state.total == owned.state.total
+    assert shared.params.unrolled == owned.params.total == owned.params.unrolled
+    layer = next(group for group in owned.params.groups if group.name.startswith("attn"))
+    assert owned.params.total - shared.params.total == 4 * layer.total // 6
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "share g = mamba; block x2 < g, mamba >",
+        "share attn x2 = attn gqa(4,2); block x3 < mamba <- attn + gelu(8) >",
+        "let a = attn gqa(4,2) window(7); share attn = swiglu(8); block x2 < a, attn, mamba <- attn >",
+        "let f = gelu(8); share gelu(residual=none) = mamba || attn gqa(4,2); block < f, gelu, f <- gelu >",
+        "share g(in=concat(h, embed), residual=none, out=linear) x3 = attn gqa(4,4) d_head=32 rope(theta=1e4, dims=8) "
+        "scale=1/sqrt(80) lora(8, on=[q, v]) + geglu(300) lora(128, on=[gate_up]); block x9 < mamba x2, mamba <- g >",
+        "share a = mamba; share b(out=linear) x2 = mamba(d_state=3); block x2 < attn gqa(4,2) || mamba <- b + gelu(8) <- a, b >",
+    ],
+)
+def test_the_drawn_stack_says_what_is_shared(spec: str) -> None:
+    head = "vocab 100; d_model 64; mlp none"
+    model = compiler.load(Source("test", f"{head}; {spec}"))
+    drawn = outline(model.graph).text
+    again = compiler.load(Source("drawn", f"{head}\n{drawn}"))
+    assert outline(again.graph).text == drawn
+    for workload in (Workload(1), Workload(100)):
+        assert compiler.analyse(again, workload).params == compiler.analyse(model, workload).params
+        assert compiler.analyse(again, workload).flops == compiler.analyse(model, workload).flops
+        assert compiler.analyse(again, workload).state == compiler.analyse(model, workload).state
+
+
 def test_the_one_liner_is_jamba_with_its_attention_last() -> None:
     jamba = compiler.analyse(load(ROOT / "specs" / "jamba_v0_1.arch"), K256)
     plain = analysed(ONE_LINER, *SIZES)

@@ -14,7 +14,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-SHOWN = re.compile(r"<!-- (?P<how>run|file|class): (?P<what>[^\n]*?) -->\n```(?P<syntax>\w*)\n(?P<text>.*?)```\n", re.DOTALL)
+SHOWN = re.compile(
+    r"<!-- (?P<how>run|file|class): (?P<what>[^\n]*?) -->\n```(?P<syntax>\w*)\n(?P<text>.*?)```\n", re.DOTALL
+)
 WIDTH = "110"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -13,6 +14,8 @@ from archc.ir.values import State, Value
 BODY = 8  # columns of a method's body
 RESULT = "out"  # what a program returns, if its author gave it no name
 USE = "use"  # the argument with the weights that a use of a shared module brings
+MODULES = ("self.", f"{USE}.")  # how calls of modules begin
+NAME = re.compile(r"\w+")
 
 
 @dataclass
@@ -105,6 +108,7 @@ class Program:
         self.names = names
         self.current: dict[Value, str] = dict(entry or {})
         self.inlined: dict[Value, str] = {}
+        self.untyped: set[str] = set()  # variables that hold what modules returned
         self.behind: dict[Value, tuple[Value, ...]] = {}  # what the expression of an inlined value reads
         self.steps = self._steps()
 
@@ -121,16 +125,23 @@ class Program:
                 self.inlined[outputs[0]] = code
                 self.behind[outputs[0]] = step.inputs
                 continue
-            lines.append(statement(f"{self._targets(i, outputs)} = {code}", BODY, self._shapes(outputs)))
+            targets = self._targets(i, outputs)
+            if code.startswith(MODULES):
+                self.untyped.add(targets)
+            lines.append(statement(f"{targets} = {code}", BODY, self._shapes(outputs)))
         results = ", ".join(map(self.operand, self.part.outputs))
         return (*lines, statement(f"{target} = {results}" if target else f"return {results}", BODY))
 
     def _last(self, code: str, outputs: tuple[Value, ...], target: str) -> tuple[str, ...]:
-        """The last step. What a module returns has no type that a checker knows, so it gets a name with one."""
+        """The last step. What a module returns has no type that a checker knows, so it gets a name with one.
+
+        Nor has what operators make of it.
+        """
         shapes = self._shapes(outputs)
+        untyped = code.startswith(MODULES) or (not is_call(code) and bool(self.untyped & set(NAME.findall(code))))
         if target:
             return (statement(f"{target} = {code}", BODY, shapes),)
-        if len(outputs) > 1 or not code.startswith(("self.", f"{USE}.")):
+        if len(outputs) > 1 or not untyped:
             return (statement(f"return {code}", BODY, shapes),)
         name = outputs[0].name or RESULT
         typed = name if name in self.current.values() else f"{name}: Tensor"

@@ -39,7 +39,7 @@ bias self cls use nn torch math annotations count index h0 h1 experts router
 """
 _RESERVED = {*_MODULE.split(), *_PACKAGE.split(), *keyword.kwlist, *dir(builtins)}
 # A layer names its parts after the shared modules that it uses, and classes of caches after what keeps them.
-_PATTERN = re.compile(r"_.*|.*_(out|use|cache)|.*_(mixer|mlp)(_[0-9]+)?|(mixer|mlp|layer|model)(_.*)?|[A-Z0-9_]{2,}")
+_PATTERN = re.compile(r"_.*|.*_(out|use|cache)|.*_(mixer|mlp)(_[0-9]+)?|(mixer|mlp|layer|model)(_.*)?")
 # Classes of model.py that a shared module's own class could hide.
 _CLASSES = {"Tensor", "Any", "Iterator", "NamedTuple", "Cache", "Packed", "AttentionState", "F"}
 
@@ -69,6 +69,9 @@ def check_share(ident: Ident) -> Diagnostic | None:
     name = ident.name
     if len(name) > MAX_NAME:
         return _too_long(ident)
+    if name[0].isupper():
+        message = f"the name of a shared module begins with a small letter, for `{class_name(name)}` is its class"
+        return error("reserved-name", message, ident.span, help=f"write `{name[0].lower()}{name[1:]}`")
     if name in _RESERVED or _PATTERN.fullmatch(name) or class_name(name) in _CLASSES:
         return _reserved(ident, f"`{name}` cannot name a shared module: the model's code has another use for it", name)
     return None

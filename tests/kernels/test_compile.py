@@ -16,12 +16,14 @@ torch = pytest.importorskip("torch")
 triton = pytest.importorskip("triton")
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
+from triton.experimental.gluon._runtime import GluonASTSource, GluonJITFunction  # noqa: E402
 from triton.runtime.jit import JITFunction  # noqa: E402
 
 from .inputs import conv_inputs, positions_of, scan_inputs  # noqa: E402
 
 TARGETS = (80, 90)
 MOST_STACK_BYTES = 256  # of a thread; more means that registers spill in the hot loop
+LANES_STACK_BYTES = 32  # the lane programs: a few values that live through the whole kernel, at most
 POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.int64: "*i64"}
 
 
@@ -29,7 +31,8 @@ class Compiled(list[tuple[str, int, int, int]]):
     """Kernel, target, registers and bytes of stack of everything that would have been launched."""
 
     def launch(self, kernel: Any, *args: Any, grid: Any, warmup: bool, **keywords: Any) -> None:
-        options = {key: keywords.pop(key) for key in ("num_warps", "num_stages") if key in keywords}
+        names = ("num_warps", "num_stages", "maxnreg")
+        options = {key: keywords.pop(key) for key in names if key in keywords}
         bound = dict(zip(kernel.arg_names, args, strict=False)) | keywords
         signature, constants, attributes = {}, {}, {}
         for index, parameter in enumerate(kernel.params):
@@ -46,7 +49,8 @@ class Compiled(list[tuple[str, int, int, int]]):
             if aligned:
                 attributes[(index,)] = [["tt.divisibility", 16]]
         for target in TARGETS:
-            source = ASTSource(kernel, signature, constants, attributes)
+            language = GluonASTSource if isinstance(kernel, GluonJITFunction) else ASTSource
+            source = language(kernel, signature, constants, attributes)
             binary = triton.compile(source, target=GPUTarget("cuda", target, 32), options=options)
             assert len(binary.asm["cubin"]) > 1000
             self.append((kernel.__name__, target, *resources(binary.asm["cubin"])))
@@ -75,21 +79,36 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Compiled:
 
 
 @pytest.mark.parametrize("name", VIEWS)
-def test_compiles(package: ModuleType, name: str, compiled: Compiled, record_property: Any) -> None:
+def test_compiles(
+    package: ModuleType,
+    name: str,
+    compiled: Compiled,
+    record_property: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     kernels = importlib.import_module(f"{package.__name__}.{name}_kernels")
     positions = positions_of(2, 128)
     if name in SCANS:
         view = SCANS[name]
         gradients = importlib.import_module(f"{package.__name__}.{name}_backward_kernels")
-        inputs = [bf16(value) for value in scan_inputs(name, 128, 96, torch.float32).values()]
-        state = torch.zeros(2, 96, view.d_state)
-        for packed, initial in ((None, None), (positions, state)):
+        steps = importlib.import_module(f"{package.__name__}.{name}_step_kernels")
+        d_inner = view.d_inner if view.lanes else 96
+        inputs = [bf16(value) for value in scan_inputs(name, 128, d_inner, torch.float32).values()]
+        state = torch.zeros(2, d_inner, view.d_state)
+        for packed, initial, few in ((None, None, 0), (positions, state, 0), (None, None, 1 << 20)):
+            if view.lanes:
+                lanes = importlib.import_module(f"{package.__name__}.{name}_lanes_kernels")
+                monkeypatch.setattr(lanes, "FEW_CHANNELS", few)
+            elif few:
+                continue
             y, _, states = kernels.forward(*inputs, packed, initial)
             gradients.backward(y, initial, *inputs, packed, states)
         token = [value[:, :1] if value.ndim == 3 else value for value in inputs]
-        kernels.step(*token, positions[:, :1], state)
-        kernels.step(*token, None, state)
-        expected = {"_forward_kernel", "_backward_kernel", "_step_kernel"}
+        steps.step(*token, positions[:, :1], state)
+        steps.step(*token, None, state)
+        expected = {"_forward_kernel", "_backward_kernel", "_step_kernel"} | (
+            {"_widen_kernel"} if view.lanes else set()
+        )
     elif name in CONVS:
         view = CONVS[name]
         gradients = importlib.import_module(f"{package.__name__}.{name}_backward_kernels")
@@ -118,7 +137,8 @@ def test_compiles(package: ModuleType, name: str, compiled: Compiled, record_pro
     for kernel, target, registers, stack in sorted(set(compiled)):
         record_property(f"{name}{kernel}/sm_{target}", f"{registers} registers, {stack} bytes of stack")
         print(f"{name}{kernel} sm_{target}: {registers} registers, {stack} bytes of stack")
-    assert max(stack for *_, stack in compiled) <= MOST_STACK_BYTES
+    most = LANES_STACK_BYTES if name in SCANS and SCANS[name].lanes else MOST_STACK_BYTES
+    assert max(stack for *_, stack in compiled) <= most
 
 
 def bf16(value: torch.Tensor) -> torch.Tensor:

@@ -34,8 +34,8 @@ SCANS = {
         scan("selective_scan_wide", 64, "gate skip dt_bias dt_softplus"),
         scan("selective_scan_n16", 16, "gate skip dt_bias dt_softplus", 32),
         scan("selective_scan_n16_bare", 16, "", 16),
-        scan("selective_scan_n16_gate", 16, "gate dt_softplus", 32),
-        scan("selective_scan_n16_skip", 16, "skip dt_bias", 48),
+        scan("selective_scan_n16_gate", 16, "gate dt_softplus", 16),
+        scan("selective_scan_n16_skip", 16, "skip dt_bias", 16),
     )
 }
 CONVS = {

@@ -5,7 +5,7 @@ import pytest
 from archc.passes.flops import flops
 from archc.passes.workload import Workload
 
-from .cases import MODELS
+from .cases import KINDS, MODELS
 from .packages import Workshop
 
 torch = pytest.importorskip("torch")
@@ -13,8 +13,11 @@ torch = pytest.importorskip("torch")
 B, T = 2, 13
 
 
-@pytest.mark.parametrize("fuse", [True, False], ids=["fused", "as_written"])
-@pytest.mark.parametrize("name", MODELS)
+CASES = [pytest.param(name, True, id=name) for name in MODELS]
+CASES += [pytest.param(name, False, id=f"{name}-as_written") for name in KINDS]
+
+
+@pytest.mark.parametrize(("name", "fuse"), CASES)
 def test_counted_flops_equal_analysed_ones(name: str, fuse: bool, workshop: Workshop) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 

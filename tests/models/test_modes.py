@@ -10,7 +10,8 @@ torch = pytest.importorskip("torch")
 # Relative to the largest number of the reference. float64 and float32 with margin for the order of a few hundred sums
 # (their epsilons are 2e-16 and 1e-7): a wrong token, weight or mask gives 1e-2 and more.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
-DTYPES = [pytest.param(torch.float64, id="fp64"), pytest.param(torch.float32, id="fp32")]
+CASES = [pytest.param(name, torch.float64, id=f"{name}-fp64") for name in MODELS]
+CASES += [pytest.param(name, torch.float32, id=f"{name}-fp32") for name in KINDS]
 
 B, T = 2, 19
 # Uneven; longer than a window; token by token; a single token after all.
@@ -50,8 +51,7 @@ def stream(model, tokens, chunks, positions=None):
     return torch.cat(pieces, dim=1)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "dtype"), CASES)
 def test_whole_equals_chunks_equals_single_tokens(name: str, dtype, workshop: Workshop) -> None:
     package = workshop(MODELS[name])
     model, tokens = package.make(dtype), draw_tokens(package)
@@ -62,8 +62,7 @@ def test_whole_equals_chunks_equals_single_tokens(name: str, dtype, workshop: Wo
         assert_same(stream(model, tokens, chunks), whole, dtype)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "dtype"), CASES)
 def test_packed_documents_equal_separate_ones(name: str, dtype, workshop: Workshop) -> None:
     package = workshop(MODELS[name])
     model, tokens, positions = package.make(dtype), draw_tokens(package), packed_positions()

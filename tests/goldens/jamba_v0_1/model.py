@@ -17,16 +17,17 @@ from .attention import AttentionState, attention
 from .cache import Cache
 from .causal_conv1d import causal_conv1d
 from .depthwise import DepthwiseConv1d
-from .experts import combine, dispatch, expert_linear, route
+from .experts import combine, dispatch, expert_linear
 from .initialise import A_log_, dt_bias_, dt_weight_, normal_, ones_, uniform_
 from .precision import promote
 from .projections import Packed, fused_linear
 from .rms_norm import add_rms_norm, rms_norm
+from .routing import route
 from .selective_scan import selective_scan
 from .swiglu import swiglu
 
 NAME = "jamba_v0_1"
-SPEC_HASH = "4855dce4931bc62f8eb1dcdfea7a258af78ef2acafa59840fdc72c717a54b199"
+SPEC_HASH = "8a861ae02e7c050aad754dd4ab68192e39ffb091c2928acd9695ab79e28dfdbf"
 VOCAB = 65536
 CONTEXT = 262144
 N_RESIDUAL_ADDS = 64  # projections into the residual stream start smaller by its square root
