@@ -175,7 +175,8 @@ def test_every_use_of_a_shared_module_computes_and_keeps_state() -> None:
         "let f = gelu(8); share gelu(residual=none) = mamba || attn gqa(4,2); block < f, gelu, f <- gelu >",
         "share g(in=concat(h, embed), residual=none, out=linear) x3 = attn gqa(4,4) d_head=32 rope(theta=1e4, dims=8) "
         "scale=1/sqrt(80) lora(8, on=[q, v]) + geglu(300) lora(128, on=[gate_up]); block x9 < mamba x2, mamba <- g >",
-        "share a = mamba; share b(out=linear) x2 = mamba(d_state=3); block x2 < attn gqa(4,2) || mamba <- b + gelu(8) <- a, b >",
+        "share a = mamba; share b(out=linear) x2 = mamba(d_state=3); "
+        "block x2 < attn gqa(4,2) || mamba <- b + gelu(8) <- a, b + b >",
     ],
 )
 def test_the_drawn_stack_says_what_is_shared(spec: str) -> None:

@@ -172,7 +172,9 @@ class Classes:
         return self.uses[name]
 
     def _shared_name(self, part: Part) -> str:
-        return "".join(word.capitalize() for name in part.path.split(".") for word in name.split("_"))
+        assert part.shared is not None
+        names = (part.shared.name, *part.path.split(".")[1:])
+        return "".join(word.capitalize() for name in names for word in name.split("_"))
 
     def _slot(self, child: Part, view: ClassView) -> list[str]:
         """Constructor lines for a child that is handed in; a shared one is referred to but stored by the model."""

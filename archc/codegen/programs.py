@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from archc.codegen.layout import is_call, statement
-from archc.ir.graph import Node, OpGraph, Scope
+from archc.ir.graph import Node, OpGraph, Scope, Shared
 from archc.ir.op import Kernel, Printer
 from archc.ir.values import State, Value
 
@@ -48,12 +48,12 @@ class Part:
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
     children: tuple[Part, ...]
-    shared: bool  # inside a module that several layers use
+    shared: Shared | None  # the module that it is or lies in, if several layers use that
 
     @property
     def per_use(self) -> bool:
         """Whether each use of this shared part brings weights of its own."""
-        return self.shared and any(node.per_use for node in self.nodes)
+        return self.shared is not None and any(node.per_use for node in self.nodes)
 
     @property
     def own(self) -> tuple[Node, ...]:
@@ -96,8 +96,7 @@ def _part(
         results = tuple(value for node in inside for value in node.outputs if value in elsewhere)
         children.append(_part(graph, scopes, child, inside, tuple(read), results))
     root = scopes.get(path.split(".")[0])
-    shared = root is not None and root.shared is not None
-    return Part(path, scopes.get(path), nodes, inputs, outputs, tuple(children), shared)
+    return Part(path, scopes.get(path), nodes, inputs, outputs, tuple(children), root.shared if root else None)
 
 
 class Program:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import chain, count
 
 from archc.elaborate.names import class_name
 from archc.elaborate.settings import ModelSettings
@@ -60,10 +61,12 @@ def build_layer(plan: LayerPlan, d_model: Axis, text: str) -> Layer:
     b = Body(d_model)
     start = stream = b.call_it(Value((BATCH, TIME, d_model)), "h")
     embed = b.call_it(Value((BATCH, TIME, d_model)), EMBED)
+    using: list[str] = []
     for names, sublayer in zip(scope_names(plan.sublayers), plan.sublayers, strict=True):
         source = stream
         if sublayer.share is not None:
-            fed = run_shared(b, sublayer.share, plan.norm, stream, embed)
+            using.append(_use_name(sublayer.share.name, using))
+            fed = run_shared(b, using[-1], sublayer.share, plan.norm, stream, embed)
             if not sublayer.kinds:
                 stream = fed if sublayer.share.fields.residual else b.call_it(add(b, stream, fed), "h")
                 continue
@@ -78,11 +81,16 @@ def build_layer(plan: LayerPlan, d_model: Axis, text: str) -> Layer:
     return Layer(graph, scopes, text, plan)
 
 
-def run_shared(b: Body, use: SharedUse, norm: Norm, stream: Value, embed: Value) -> Value:
-    """The output of one use of a shared module; its own projection belongs to the using layer."""
+def _use_name(name: str, taken: list[str]) -> str:
+    """What a layer calls its use of a shared module: `g`, and `g_2` for a second one."""
+    return next(n for n in chain([name], (f"{name}_{i}" for i in count(2))) if n not in taken)
+
+
+def run_shared(b: Body, name: str, use: SharedUse, norm: Norm, stream: Value, embed: Value) -> Value:
+    """The output of one use of a shared module, as `name`; its own projection belongs to the using layer."""
     shared = Shared(use.name, use.copies, use.copy)
     doc = f"The shared module `{use.name}`: stored once, used by several layers."
-    with b.scope(use.name, class_name(use.name), doc, replace(use, copy=0), shared=shared):
+    with b.scope(name, class_name(use.name), doc, replace(use, copy=0), shared=shared):
         x = stream
         if isinstance(use.fields.in_, Concat):
             values = {"h": stream, "embed": embed}
@@ -94,7 +102,7 @@ def run_shared(b: Body, use: SharedUse, norm: Norm, stream: Value, embed: Value)
             x = b.call_it(y if use.fields.residual is None else add(b, x, y), "x")
     if use.fields.out is None:
         return x
-    return b.call_it(linear(b, f"{use.name}_out", x, to=b.d_model), "fed")
+    return b.call_it(linear(b, f"{name}_out", x, to=b.d_model), "fed")
 
 
 def scope_names(sublayers: Iterable[Sublayer]) -> list[list[str]]:

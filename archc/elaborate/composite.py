@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from archc.diagnostics import Diagnostic, DiagnosticError, Label, Span, error
-from archc.elaborate.bind import Step, fields_said, said_twice, unexpected_topk
 from archc.elaborate.draft import Draft, DraftLayer, map_members, members_of
 from archc.elaborate.findings import Together
+from archc.elaborate.said import Step, fields_said, said_twice, unexpected_topk
 from archc.elaborate.unknown import unknown_field
 from archc.grammar.tree import Arg, Branch, Ident, Name, TopK, Word
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from archc.diagnostics import Span
 from archc.elaborate.accepts import field_of
-from archc.elaborate.bind import Binder, Environment, Step, fields_said
+from archc.elaborate.bind import Binder, Environment
+from archc.elaborate.said import Step, fields_said
 from archc.grammar.tree import Word
 from archc.layers.kind import ChannelMixer, Kind
 from archc.layers.parts import ShareFields

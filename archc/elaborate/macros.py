@@ -11,17 +11,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from archc.diagnostics import Diagnostic, DiagnosticError, Label, Span, error, nearest
-from archc.elaborate.bind import (
-    Binder,
-    Environment,
-    Step,
-    counted,
-    misplaced_every,
-)
+from archc.elaborate.bind import Binder, Environment
 from archc.elaborate.composite import check_branch, fields_of_share, group_in_layer, override, own_steps
 from archc.elaborate.draft import Draft, DraftLayer, DraftSublayer, ShareDraft, map_members, members_of
 from archc.elaborate.findings import Together
 from archc.elaborate.names import check_let, check_share, class_name
+from archc.elaborate.said import Step, counted, misplaced_every
 from archc.elaborate.unknown import unknown_layer
 from archc.grammar.tree import Branch, Feed, Group, Ident, Layer, Let, Share, Sublayer, Word
 from archc.layers.kind import Kind

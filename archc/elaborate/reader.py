@@ -7,7 +7,8 @@ from dataclasses import replace
 from fractions import Fraction
 
 from archc.diagnostics import Diagnostic, DiagnosticError, Label, Report, Span, error, nearest
-from archc.elaborate.bind import Binder, Environment, Step, counted, misplaced_every
+from archc.elaborate.bind import Binder, Environment
+from archc.elaborate.said import Step, counted, misplaced_every
 from archc.elaborate.settings import ModelSettings, numeric_settings
 from archc.elaborate.unknown import unknown_setting
 from archc.elaborate.values import Bound

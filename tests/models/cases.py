@@ -112,6 +112,12 @@ KINDS = {
             "share b(out=linear) = attn gqa(4,2) lora(2, on=[k])",
             "block x2 < mamba(d_state=4) <- b, a, b >",
         ),
+        "shared_twice_in_a_layer": (
+            NONE,
+            "share g(in=concat(h, embed), residual=none, out=linear) x3 =",
+            "  attn gqa(4,2) lora(3, on=[q, v]) + swiglu(6) lora(2, on=[gate_up])",
+            "block x3 < mamba(d_state=4) <- g + gelu(6) <- g, mamba(d_state=4) >",
+        ),
         "odd_eps": (SWIGLU, "norm rms(eps=1/3000)", "block < attn gqa(4,2) >"),
     }.items()
 }
