@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from archc.codegen.runtime.attention import AttentionState, attention, forward_flops
-from archc.codegen.runtime.experts import combine, dispatch, expert_linear, route
+from archc.codegen.runtime.experts import combine, dispatch, expert_linear
+from archc.codegen.runtime.routing import route
 
 # float32: sums of up to 1000 terms. float16 and bfloat16: inputs are exact, probabilities, outputs and the gradients'
 # inner products are rounded to 11 and 8 bits, and gradients cancel.

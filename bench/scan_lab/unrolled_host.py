@@ -8,7 +8,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-import gen
+import unrolled
 import torch
 import triton
 import triton.language as tl
@@ -36,7 +36,7 @@ def load_source(src, name):
 
 def lane(kind, **o):
     o.setdefault("dialect", "tl" if os.environ.get("TRITON_INTERPRET") == "1" else "gl")
-    return load_source(gen.kernel("k", kind, **o), "k")
+    return load_source(unrolled.kernel("k", kind, **o), "k")
 
 
 @triton.jit
@@ -88,7 +88,8 @@ def words(x, CPL):
     nb = x.element_size() * CPL
     dt = {2: x.dtype, 4: torch.int32 if x.element_size() == 2 else x.dtype, 8: torch.int64, 16: torch.int64}[nb]
     f = x.view(dt) if dt != x.dtype else x
-    assert f.stride(2) == 1 and (x.shape[0] == 1 or f.stride(0) == f.stride(1) * x.shape[1])
+    assert f.stride(2) == 1
+    assert (x.shape[0] == 1 or f.stride(0) == f.stride(1) * x.shape[1])
     return f, f.stride(1)
 
 
@@ -145,7 +146,7 @@ class Scan:
             wo,
             s,
         )
-        st = dict(SU=su, SD=sd, SZ=sz, SO=so)
+        st = {"SU": su, "SD": sd, "SZ": sz, "SO": so}
         g = (D // (8 * CPL * W), bt)
         if self.LC is None:
             self.kf = lane("fwd", **o)[g](*args, bias if h0 is None else h0, hT, bias, L, LP, NW, 0, **st, **kw)
@@ -162,10 +163,10 @@ class Scan:
                     h0.view(bt, NW, 8, CPL, N // 8, 4, 2).permute(0, 1, 3, 4, 6, 2, 5).reshape(bt, NW, N * CPL // 4, 32)
                 )
             so_ = {**o, "save": False, "final": False, "chunk": "state"}
-            lane("fwd", **so_)[g + (nc,)](*args, sc, hT, sdt, L, LP, NW, LC, **st, **kw)
+            lane("fwd", **so_)[(*g, nc)](*args, sc, hT, sdt, L, LP, NW, LC, **st, **kw)
             chunk_pass[(NW, bt)](A_log, sdt, sc, hc, nc, NW, CPL=CPL, NI=N // 4, num_warps=1)
             hcc = hc[:, :nc].contiguous() if bt > 1 else hc[:, :nc]
-            self.kf = lane("fwd", **{**o, "chunk": "out"})[g + (nc,)](*args, hcc, hT, sdt, L, LP, NW, LC, **st, **kw)
+            self.kf = lane("fwd", **{**o, "chunk": "out"})[(*g, nc)](*args, hcc, hT, sdt, L, LP, NW, LC, **st, **kw)
         return out, s, hT, (bc, LP)
 
     def backward(self, g, u, dt, z, B, C, A_log, Dp, bias, s, bcl, pos=None, h0=None, ghT=None, poison=False):
@@ -178,7 +179,7 @@ class Scan:
         du, ddt, dz = (torch.empty(bt, L, D, dtype=u.dtype, device=u.device) for _ in range(3))
         NW = D // (8 * CPL)
         nx = T // S
-        f32 = dict(dtype=torch.float32, device=u.device)
+        f32 = {"dtype": torch.float32, "device": u.device}
         scratch = torch.empty(bt, NW, nx, N * CPL // 4, 32, **f32)
         dA, dD, db = torch.empty(bt, D, N, **f32), torch.empty(bt, D, **f32), torch.empty(bt, D, **f32)
         gh0 = torch.empty(bt, D, N, **f32) if h0 is not None else bias
@@ -193,7 +194,7 @@ class Scan:
             ):
                 x.fill_(float("nan"))
         bc, LP = bcl
-        st = dict(SU=su, SD=sd, SZ=sz, SG=sg, SO=words(du, CPL)[1])
+        st = {"SU": su, "SD": sd, "SZ": sz, "SG": sg, "SO": words(du, CPL)[1]}
         self.kb = lane("bwd", **o)[(P, bt)](
             wu,
             wd,
@@ -231,17 +232,17 @@ class Scan:
             n = full.numel()
             reduce_part[(triton.cdiv(n, 256),)](dBC, full, n, P, BLOCK=256, num_warps=4)
             dBC = full
-        return dict(
-            du=du,
-            ddt=ddt,
-            dz=dz,
-            dB=dBC[0].to(B.dtype),
-            dC=dBC[1].to(C.dtype),
-            dA=dA.sum(0),
-            dD=dD.sum(0),
-            dbias=db.sum(0),
-            gh0=gh0,
-        )
+        return {
+            "du": du,
+            "ddt": ddt,
+            "dz": dz,
+            "dB": dBC[0].to(B.dtype),
+            "dC": dBC[1].to(C.dtype),
+            "dA": dA.sum(0),
+            "dD": dD.sum(0),
+            "dbias": db.sum(0),
+            "gh0": gh0,
+        }
 
 
 def reference(u, dt, z, B, C, A_log, Dp, bias, pos=None, h0=None, dtype=torch.float64):
@@ -268,7 +269,8 @@ def inputs(bt, L, D, N, dtype, device, seed, wide=False, positions=False):
         if device == "cpu"
         else torch.Generator(device=device).manual_seed(seed)
     )
-    R = lambda *s: torch.randn(*s, generator=g, device=device)
+    def R(*s):
+        return torch.randn(*s, generator=g, device=device)
     if wide:  # u and z as halves of one projection
         xz = R(bt, L, 2 * D).to(dtype)
         u, z = xz[..., :D], xz[..., D:]
@@ -315,7 +317,7 @@ def check(
         loss = (ref * g.double()).sum() + ((href * ghT.double()).sum() if state else 0.0)
         gr = torch.autograd.grad(loss, leaf + ([hl] if state else []))
         res = sc.backward(g, u, dt, z, B, C, A_log, Dp, bias, s, bcl, pos, h0, ghT, poison=True)
-        for k, v in zip(("du", "ddt", "dz", "dB", "dC", "dA", "dD", "dbias", "gh0"), gr):
+        for k, v in zip(("du", "ddt", "dz", "dB", "dC", "dA", "dD", "dbias", "gh0"), gr, strict=False):
             r[k] = err(res[k], v)
     return r
 

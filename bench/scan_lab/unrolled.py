@@ -15,7 +15,7 @@ import re
 
 LOG2E = "1.4426950408889634"
 LN2 = "0.6931471805599453"
-HEAD = "import triton\nimport triton.language as tl\nfrom prims import bfly, ex2, ex2v, lg2, mma, pack2, quad, quadd, rcp\n\n\n"
+HEAD = "import triton\nimport triton.language as tl\nfrom unrolled_primitives import bfly, ex2, ex2v, lg2, mma, pack2, quad, quadd, rcp\n\n\n"
 
 
 class Gen:
@@ -51,7 +51,10 @@ class Gen:
         qd=False,
     ):
         self.__dict__.update({k: v for k, v in locals().items() if k != "self"})
-        assert N % 8 == 0 and CPL in (1, 2, 4) and 8 % S == 0 and T % 8 == 0
+        assert N % 8 == 0
+        assert CPL in (1, 2, 4)
+        assert 8 % S == 0
+        assert T % 8 == 0
         self.NI, self.WC, self.n = N // 4, 8 * CPL, 32 * W
         self.rows = range(CPL)
         self.lines, self.ind, self.dyn, self.rev = [], "    ", None, False
@@ -196,9 +199,11 @@ class Gen:
         else:
             self.bc("Xj", "X", j)
             self.ldb("b", bp, j)
-            bx = lambda c, n: f"b{n} * Xj{c}"
+            def bx(c, n):
+                return f"b{n} * Xj{c}"
         if self.X == "mma":
-            bx = lambda c, n: f"bx{c}_{n}"
+            def bx(c, n):
+                return f"bx{c}_{n}"
         for c, n in self.states():
             if keep is None:
                 w(f"h{c}_{n} = ex2(A{c}_{n} * Dj{c}) * h{c}_{n} + {bx(c, n)}")
@@ -566,7 +571,9 @@ class Gen:
         if self.BC == "mma":
             self.zeros(f"{x}{q}" for x in ("dB", "dC") for q in range(4 * (NI // 4)))
         if self.loop:
-            assert self.Y == self.R == "mma" and self.BC != "shf" and not self.pfx
+            assert self.Y == self.R == "mma"
+            assert self.BC != "shf"
+            assert not self.pfx
             self.dyn = S
             w(f"rj = {8 - S}\nbp += {(8 - S) * N // 2}\ncp += {(8 - S) * N // 2}")
             self.block(f"for isub in range({nsub}):")
@@ -769,7 +776,7 @@ class Gen:
         if self.BC != "mma":
             w("wr = t0 + r < L")
         if self.W == 1:
-            for v, o, m in zip(vals, offs, ms):
+            for v, o, m in zip(vals, offs, ms, strict=False):
                 w(
                     f"tl.atomic_add(qp + {o}, {v}, mask={m}, sem='relaxed')"
                     if self.out == "atomic"
@@ -817,10 +824,7 @@ def kernel(name, kind, dialect="tl", **o):
     """the module's source.  dialect "gl": the same program in Gluon, whose layouts are given and not searched for"""
     g = Gen(name, kind, **o)
     body = g.forward() if kind == "fwd" else g.backward()
-    if kind == "fwd":
-        names = "['L', 'LP', 'NW', 'LC']"
-    else:
-        names = "['L', 'LP', 'NW', 'BLN', 'Z']"
+    names = "['L', 'LP', 'NW', 'LC']" if kind == "fwd" else "['L', 'LP', 'NW', 'BLN', 'Z']"
     body = body.replace("@triton.jit", f"@triton.jit(do_not_specialize={names})")
     if dialect == "tl":
         return HEAD + body
@@ -839,7 +843,7 @@ def kernel(name, kind, dialect="tl", **o):
     head = HEAD.replace(
         "import triton\nimport triton.language as tl",
         "from triton.experimental import gluon\nfrom triton.experimental.gluon import language as gl",
-    ).replace("from prims ", "from prims_gl ")
+    ).replace("from unrolled_primitives ", "from unrolled_primitives_gluon ")
     if g.BC == "smem":
         head += f"SMEM = gl.constexpr(gl.SwizzledSharedLayout(1, 1, 1, [1, 0]))\nSUM = gl.constexpr(gl.BlockedLayout([1, 1, 1], [2, 4, 4], [{g.W}, 1, 1], [2, 1, 0]))\n"
     return head + f"LANES = gl.constexpr(gl.BlockedLayout([1], [32], [{g.W}], [0]))\n\n\n" + body.replace("tl.", "gl.")

@@ -1,4 +1,4 @@
-"""Compile a variant for sm_90 without a GPU: registers, spills, instruction mix.  comp.py fwd|bwd maxnreg key=value..."""
+"""Compile a variant for sm_90 without a GPU: registers, spills, instruction mix.  unrolled_compile.py fwd|bwd maxnreg key=value..."""
 
 import os
 import re
@@ -7,9 +7,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-
-if os.environ.get("T36"):
-    sys.path.insert(0, "/tmp/t36")
 
 import triton
 from triton.backends.compiler import GPUTarget
@@ -21,11 +18,11 @@ sys.path.insert(0, str(HERE))
 import hashlib
 import importlib.util
 
-import gen
+import unrolled
 
 
 def load(src, name="k"):
-    f = Path("/tmp/gen_%s.py" % hashlib.sha256(src.encode()).hexdigest()[:12])
+    f = Path(tempfile.gettempdir(), f"gen_{hashlib.sha256(src.encode()).hexdigest()[:12]}.py")
     f.write_text(src)
     sp = importlib.util.spec_from_file_location(f.stem, f)
     m = importlib.util.module_from_spec(sp)
@@ -98,9 +95,9 @@ def loops(sass):
 
 def comp(kind, o, maxnreg, show=True):
     t = time.time()
-    fn = load(gen.kernel("k", kind, **o))
+    fn = load(unrolled.kernel("k", kind, **o))
     s, const, attrs = sig(fn, kind, o)
-    opt = dict(num_warps=o.get("W", 1))
+    opt = {"num_warps": o.get("W", 1)}
     if maxnreg:
         opt["maxnreg"] = maxnreg
     k = triton.compile(
@@ -129,4 +126,4 @@ if __name__ == "__main__":
         k, v = a.split("=")
         o[k] = int(v) if v.lstrip("-").isdigit() else {"True": True, "False": False}.get(v, v)
     k, sass = comp(kind, o, mx)
-    open("/tmp/last.sass", "w").write(sass)
+    Path("last.sass").write_text(sass)

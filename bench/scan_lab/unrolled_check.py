@@ -1,18 +1,18 @@
 """On the GPU: compile and check every variant in parallel worker processes, then time them in order of importance.
-check_and_time.py [seconds]; full results to $OUT/scan.json and $OUT/scan.log, the table last on stdout."""
+unrolled_check.py [seconds]; full results to $OUT/scan.json and $OUT/scan.log, the table last on stdout."""
 
 import json
 import os
 import sys
+import tempfile
 import time
 import traceback
 
 T0 = time.time()
 BUDGET = float(sys.argv[1]) if len(sys.argv) > 1 else 280.0
-OUT = os.environ.get("OUT", "/tmp/scan_out")
+OUT = os.environ.get("OUT", os.path.join(tempfile.gettempdir(), "scan_out"))
 os.makedirs(OUT, exist_ok=True)
-os.environ.setdefault("TRITON_CACHE_DIR", "/tmp/scan_triton_cache")
-os.environ.setdefault("SCAN_GEN", "/tmp/scan_gen")
+os.environ.setdefault("SCAN_GEN", os.path.join(tempfile.gettempdir(), "scan_gen"))
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 import multiprocessing as mp
 
@@ -32,27 +32,28 @@ SHAPES = {
     "B8L2048": (8, 2048, 8192),
 }
 
-q = dict(qd=True, loop=True)
-R = lambda n: dict(maxnreg=n) if n else {}
+q = {"qd": True, "loop": True}
+def R(n):
+    return {"maxnreg": n} if n else {}
 # name: (options, launch options, L-chunk)
 FWD = {
-    "w16 r128": (dict(CPL=2), R(128), None),
-    "w16 r0": (dict(CPL=2), R(0), None),
-    "w32 r168": (dict(CPL=4), R(168), None),
-    "w8 r128": (dict(CPL=1), R(128), None),
-    "w16 Yshf r128": (dict(CPL=2, Y="shf"), R(128), None),
-    "w16 W4 r128": (dict(CPL=2, W=4), R(128), None),
-    "w16 Xmma r128": (dict(CPL=2, X="mma"), R(128), None),
-    "w32 r255": (dict(CPL=4), R(255), None),
-    "w32 Yshf r168": (dict(CPL=4, Y="shf"), R(168), None),
-    "w8 W4 r0": (dict(CPL=1, W=4), R(0), None),
-    "w16 precise": (dict(CPL=2, precise=True), R(128), None),
-    "w16 T64": (dict(CPL=2, T=64), R(128), None),
-    "w16 nosave": (dict(CPL=2, save=False), R(128), None),
-    "w16 nocomp": (dict(CPL=2, comp=False), R(128), None),
-    "w16 W2 r112": (dict(CPL=2, W=2), R(112), None),
-    "w16 LC1024": (dict(CPL=2), R(128), 1024),
-    "w16 LC2048": (dict(CPL=2), R(128), 2048),
+    "w16 r128": ({"CPL": 2}, R(128), None),
+    "w16 r0": ({"CPL": 2}, R(0), None),
+    "w32 r168": ({"CPL": 4}, R(168), None),
+    "w8 r128": ({"CPL": 1}, R(128), None),
+    "w16 Yshf r128": ({"CPL": 2, "Y": "shf"}, R(128), None),
+    "w16 W4 r128": ({"CPL": 2, "W": 4}, R(128), None),
+    "w16 Xmma r128": ({"CPL": 2, "X": "mma"}, R(128), None),
+    "w32 r255": ({"CPL": 4}, R(255), None),
+    "w32 Yshf r168": ({"CPL": 4, "Y": "shf"}, R(168), None),
+    "w8 W4 r0": ({"CPL": 1, "W": 4}, R(0), None),
+    "w16 precise": ({"CPL": 2, "precise": True}, R(128), None),
+    "w16 T64": ({"CPL": 2, "T": 64}, R(128), None),
+    "w16 nosave": ({"CPL": 2, "save": False}, R(128), None),
+    "w16 nocomp": ({"CPL": 2, "comp": False}, R(128), None),
+    "w16 W2 r112": ({"CPL": 2, "W": 2}, R(112), None),
+    "w16 LC1024": ({"CPL": 2}, R(128), 1024),
+    "w16 LC2048": ({"CPL": 2}, R(128), 2048),
     "tile BD64 w4": ("tile", 64, 4),
     "tile BD32 w1": ("tile", 32, 1),
 }
@@ -61,7 +62,7 @@ BWD = {
     "w16 smem r168": (dict(CPL=2, BC="smem", **q), R(168)),
     "w16 mma r0": (dict(CPL=2, **q), R(0)),
     "w16 mma r168": (dict(CPL=2, **q), R(168)),
-    "w16 shf r0": (dict(CPL=2, qd=True, Y="shf", R="shf", BC="shf"), R(0)),
+    "w16 shf r0": ({"CPL": 2, "qd": True, "Y": "shf", "R": "shf", "BC": "shf"}, R(0)),
     "w16 S2 smem r128": (dict(CPL=2, S=2, BC="smem", **q), R(128)),
     "w16 rec smem r128": (dict(CPL=2, keepa=False, BC="smem", **q), R(128)),
     "w16 W4 mma part r0": (dict(CPL=2, W=4, out="part", **q), R(0)),
@@ -69,10 +70,10 @@ BWD = {
     "w8 smem r128": (dict(CPL=1, BC="smem", **q), R(128)),
     "w32 S2 mma r255": (dict(CPL=4, S=2, **q), R(255)),
     "w16 W4 mma r168": (dict(CPL=2, W=4, **q), R(168)),
-    "w16 BCshf r168": (dict(CPL=2, qd=True, BC="shf"), R(168)),
+    "w16 BCshf r168": ({"CPL": 2, "qd": True, "BC": "shf"}, R(168)),
     "w16 W4 smem r0": (dict(CPL=2, W=4, BC="smem", **q), R(0)),
     "w16 T64 smem r168": (dict(CPL=2, T=64, BC="smem", **q), R(168)),
-    "w16 S2 shf r168": (dict(CPL=2, S=2, qd=True, Y="shf", R="shf", BC="shf"), R(168)),
+    "w16 S2 shf r168": ({"CPL": 2, "S": 2, "qd": True, "Y": "shf", "R": "shf", "BC": "shf"}, R(168)),
     "w8 W4 mma part r0": (dict(CPL=1, W=4, out="part", **q), R(0)),
 }
 if DRY:
@@ -82,13 +83,13 @@ if DRY:
 
 
 def make(kind, name):
-    from scanlib import Scan, Tile
+    from unrolled_host import Scan, Tile
 
     if kind == "fwd":
         o, lo, lc = FWD[name]
         return Tile(lo, lc) if o == "tile" else Scan(dict(o), None, lo, {}, lc)
     o, lo = BWD[name]
-    f = dict(CPL=o.get("CPL", 2), T=o.get("T", 32))
+    f = {"CPL": o.get("CPL", 2), "T": o.get("T", 32)}
     if name.startswith("w16 shf") or "S2 shf" in name:
         f["Y"] = "shf"
     return Scan(f, dict(o), R(128), lo)
@@ -97,30 +98,30 @@ def make(kind, name):
 def work(job):
     """compile (two widths) and check one variant; returns a record"""
     kind, name = job
-    rec = dict(kind=kind, name=name)
+    rec = {"kind": kind, "name": name}
     t = time.time()
     try:
-        import scanlib
+        import unrolled_host
         import torch
 
         dev = "cpu" if DRY else "cuda"
         dt = torch.float32 if DRY else torch.bfloat16
         sc = make(kind, name)
-        tile = type(sc) is scanlib.Tile
+        type(sc) is unrolled_host.Tile
         if sc.LC:
             sc.LC = 32  # many short chunks in the check
         D = 64 if DRY else 8192
-        rec["err"] = scanlib.check(sc, bt=2, L=21 if DRY else 77, D=D, dtype=dt, device=dev, seed=1)
+        rec["err"] = unrolled_host.check(sc, bt=2, L=21 if DRY else 77, D=D, dtype=dt, device=dev, seed=1)
         if not DRY:
             k = sc.kf if kind == "fwd" else sc.kb
             rec["regs"], rec["spills"], rec["smem"] = k.n_regs, k.n_spills, k.metadata.shared
             rec["compile_s"] = round(time.time() - t, 1)
-            e2 = scanlib.check(sc, bt=1, L=200, D=D, dtype=dt, device=dev, seed=2)
+            e2 = unrolled_host.check(sc, bt=1, L=200, D=D, dtype=dt, device=dev, seed=2)
             rec["err"] = {
                 a: max(v, e2[a]) if v == v and e2[a] == e2[a] else float("nan") for a, v in rec["err"].items()
             }
             # the same inputs again and again: outputs that no atomic touches must not move
-            x = scanlib.inputs(2, 333, D, 16, dt, dev, 3)
+            x = unrolled_host.inputs(2, 333, D, 16, dt, dev, 3)
             outs = []
             g = torch.randn(2, 333, D, device=dev).to(dt)
             for _ in range(4):
@@ -134,9 +135,9 @@ def work(job):
                         + (("dB", "dC") if sc.b.get("out") == "part" else ())
                     ]
                 outs.append(r)
-            rec["steady"] = all(torch.equal(a, b) for r in outs[1:] for a, b in zip(outs[0], r))
+            rec["steady"] = all(torch.equal(a, b) for r in outs[1:] for a, b in zip(outs[0], r, strict=False))
             # warm the cache for the other width
-            x = scanlib.inputs(1, 40, 5120, 16, dt, dev, 4)
+            x = unrolled_host.inputs(1, 40, 5120, 16, dt, dev, 4)
             o, s, _, bcl = sc.forward(*x[:8])
             if kind == "bwd":
                 sc.backward(torch.randn(1, 40, 5120, device=dev).to(dt), *x[:8], s, bcl)
@@ -157,7 +158,8 @@ def ideal():
 
 
 def main():
-    left = lambda: BUDGET - (time.time() - T0)
+    def left():
+        return BUDGET - (time.time() - T0)
     log = open(f"{OUT}/scan.log", "w")
 
     def say(*a):
@@ -191,7 +193,7 @@ def main():
                 say("FAIL", r["kind"], r["name"], r["fail"][:300])
         pool.terminate()
     say(f"checked {len(recs)} of {len(jobs)} in {time.time() - T0:.0f} s")
-    import scanlib
+    import unrolled_host
     import torch
     import triton
 
@@ -215,7 +217,7 @@ def main():
 
     times = {}
     for si, (sh, (bt, L, D)) in enumerate(SHAPES.items()):
-        x = scanlib.inputs(bt, L, D, 16, dt, dev, 10 + si)[:8]
+        x = unrolled_host.inputs(bt, L, D, 16, dt, dev, 10 + si)[:8]
         g = torch.randn(bt, L, D, device=dev).to(dt)
         saved = {}
         for kind, name in jobs:
@@ -261,7 +263,7 @@ def main():
             say("out of time at", sh)
             break
     json.dump(
-        dict(recs=[r for r in recs.values()], times=[[*k, v] for k, v in times.items()]),
+        {"recs": list(recs.values()), "times": [[*k, v] for k, v in times.items()]},
         open(f"{OUT}/scan.json", "w"),
         indent=1,
         default=str,

@@ -1,4 +1,4 @@
-"""The lane primitives in Gluon (generated from prims.py)."""
+"""The lane primitives in Gluon (the asm half of unrolled_primitives.py)."""
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
