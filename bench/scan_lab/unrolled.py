@@ -1,3 +1,4 @@
+# ruff: noqa: B023, E501 (an experiment, kept as it ran)
 """Generator of the Mamba-1 scan lane programs: forward (whole, chunked) and backward, in a family of shapes.
 
 One warp owns 8*CPL channels and all N states.  lane = 4*r + k: r = 0..7 picks CPL adjacent channels, k = 0..3 picks N/4
@@ -199,11 +200,15 @@ class Gen:
         else:
             self.bc("Xj", "X", j)
             self.ldb("b", bp, j)
+
             def bx(c, n):
                 return f"b{n} * Xj{c}"
+
         if self.X == "mma":
+
             def bx(c, n):
                 return f"bx{c}_{n}"
+
         for c, n in self.states():
             if keep is None:
                 w(f"h{c}_{n} = ex2(A{c}_{n} * Dj{c}) * h{c}_{n} + {bx(c, n)}")
@@ -561,10 +566,10 @@ class Gen:
             self.split()
             self.ldk("bk", "bkp")
         if self.Y == "mma":
-            w("cn = cp + r * %d" % (N // 2))
+            w(f"cn = cp + r * {N // 2}")
             self.ldb("cc", "cn", 0)
         if self.R == "mma":
-            w("bn = bp + r * %d" % (N // 2))
+            w(f"bn = bp + r * {N // 2}")
             self.ldb("bb", "bn", 0)
         for v in ("y", "sb", "dd"):
             self.zeros(f"{v}{c}_{e}" for c, e in self.each())

@@ -1,3 +1,4 @@
+# ruff: noqa: B023, E402, E501, SIM115 (an experiment, kept as it ran)
 """On the GPU: compile and check every variant in parallel worker processes, then time them in order of importance.
 unrolled_check.py [seconds]; full results to $OUT/scan.json and $OUT/scan.log, the table last on stdout."""
 
@@ -24,7 +25,7 @@ CUDA_MS = {
     "B4D5120": (1.443, 7.17),
     "B1D8192": (0.611, 3.10),
     "B8L2048": (2.304, 11.30),
-}  # mamba_ssm, KERNELS.md
+}  # mamba_ssm's CUDA kernels
 SHAPES = {
     "B4D8192": (4, 4096, 8192),
     "B4D5120": (4, 4096, 5120),
@@ -33,8 +34,12 @@ SHAPES = {
 }
 
 q = {"qd": True, "loop": True}
+
+
 def R(n):
     return {"maxnreg": n} if n else {}
+
+
 # name: (options, launch options, L-chunk)
 FWD = {
     "w16 r128": ({"CPL": 2}, R(128), None),
@@ -101,13 +106,12 @@ def work(job):
     rec = {"kind": kind, "name": name}
     t = time.time()
     try:
-        import unrolled_host
         import torch
+        import unrolled_host
 
         dev = "cpu" if DRY else "cuda"
         dt = torch.float32 if DRY else torch.bfloat16
         sc = make(kind, name)
-        type(sc) is unrolled_host.Tile
         if sc.LC:
             sc.LC = 32  # many short chunks in the check
         D = 64 if DRY else 8192
@@ -160,6 +164,7 @@ def ideal():
 def main():
     def left():
         return BUDGET - (time.time() - T0)
+
     log = open(f"{OUT}/scan.log", "w")
 
     def say(*a):
@@ -193,9 +198,9 @@ def main():
                 say("FAIL", r["kind"], r["name"], r["fail"][:300])
         pool.terminate()
     say(f"checked {len(recs)} of {len(jobs)} in {time.time() - T0:.0f} s")
-    import unrolled_host
     import torch
     import triton
+    import unrolled_host
 
     dev = "cpu" if DRY else "cuda"
     dt = torch.float32 if DRY else torch.bfloat16
@@ -256,7 +261,8 @@ def main():
                 say(f"{sh} {kind} {name}: {ms:.3f} ms")
             except Exception as ex:
                 say("TIMING FAIL", sh, kind, name, type(ex).__name__, str(ex)[-200:])
-        del x, g, saved
+        saved.clear()
+        x = g = None
         if not DRY:
             torch.cuda.empty_cache()
         if left() < 8:

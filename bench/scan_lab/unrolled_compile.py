@@ -1,3 +1,4 @@
+# ruff: noqa: E402, E501 (an experiment, kept as it ran)
 """Compile a variant for sm_90 without a GPU: registers, spills, instruction mix.  unrolled_compile.py fwd|bwd maxnreg key=value..."""
 
 import os

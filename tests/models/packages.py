@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ class Workshop:
             package = Package(name, self.folder, model, graph, compiler.build(model, fuse=fuse))
             write(package.path, package.files)
             self.built[text, fuse] = package
+            gc.freeze()  # hundreds of thousands of objects live to the end; each collection would visit them all
         return self.built[text, fuse]
 
 

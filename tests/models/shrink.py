@@ -2,8 +2,8 @@
 
 Works on the syntax tree, so that what runs is a spec like any other: its kinds, parts, suffixes, `let`s and brackets
 stay, and only numbers change. Ratios of heads stay, and so does the number of experts up to 8. Repeats keep their
-remainder by the periods of the spec, so that `every 2` meets the same layers; a cap on them that leaves a suffix
-nothing to say (`every 8` of four layers) is raised until the spec holds.
+remainder by the periods of the spec, so that `every 2` meets the same layers, and long lists keep two of equal items; a
+cap that leaves a suffix nothing to say (`every 8` of four layers) is raised until the spec holds.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ MIN_D_MODEL = 16
 MAX_KV_HEADS = 2
 MAX_HEADS = 8
 MAX_EXPERTS = 8
+LONG_LIST = 8
 CAPS = (2, 3, 4, 6, 8, 12, 16, 32, 64)
 
 
@@ -90,11 +91,19 @@ class Shrinker:
         if not is_dataclass(node):
             return tuple(map(self.visit, node)) if isinstance(node, tuple) else node
         changes = {f.name: self.visit(getattr(node, f.name)) for f in fields(node) if f.name not in ("span", "source")}
+        if isinstance(node, tree.Block | tree.Group):
+            changes["items"] = self.fewer(changes["items"])
         if isinstance(node, tree.Word | tree.Setting | tree.Name | tree.Share) and node.args is not None:
             changes["args"] = self.arguments(node.ident.name, changes["args"])
         if isinstance(node, tree.Word | tree.Setting) and node.ident.name in SIZES and is_number(node.value):
             changes["value"] = smaller(node.value, SIZES[node.ident.name])
         return replace(node, **changes)
+
+    def fewer(self, items: tuple[tree.Item, ...]) -> tuple[tree.Item, ...]:
+        """A long list with so many of equal items."""
+        if len(items) <= LONG_LIST:
+            return items
+        return tuple(item for i, item in enumerate(items) if items[:i].count(item) < self.cap)
 
     def repeats(self, count: int) -> int:
         """Fewer, in step with what repeats every so many layers: the most up to the cap, or else the fewest."""

@@ -97,6 +97,7 @@ def test_operations_pass_opcheck(workshop: Workshop) -> None:
         check(uses)
 
 
+@pytest.mark.heavy
 def test_operations_without_fused_neighbours_pass_opcheck(workshop: Workshop) -> None:
     for op, uses in calls(workshop(EVERYTHING, fuse=False)).items():
         if op.startswith(("selective_scan", "causal_conv1d")):

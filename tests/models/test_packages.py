@@ -13,7 +13,7 @@ import pytest
 from archc import compiler
 from archc.diagnostics import Source
 
-from .cases import KINDS, MODELS, SHRUNK, SPECS
+from .cases import KINDS, MODELS, SHRUNK, SPECS, spec
 from .packages import Workshop, write
 
 ROOT = Path(__file__).parents[2]
@@ -152,7 +152,13 @@ def test_packages_live_side_by_side(workshop: Workshop) -> None:
 
 def test_the_hash_of_a_model_is_of_its_meaning() -> None:
     """Names and spelling do not change it; every size and option does."""
-    text = SHRUNK["jamba_tiny"]
+    text = spec(
+        "jamba",
+        "norm rms(eps=1e-6)",
+        "mlp swiglu(12)",
+        "let m = mamba(d_state=4, d_conv=4, inner_norm=rms)",
+        "block x2 < m x2, attn gqa(4,2) > moe every 2 top2/4",
+    )
 
     def spec_hash(changed: str) -> str:
         found = re.search(r'SPEC_HASH = "([0-9a-f]{64})"', build(changed)["model.py"])
@@ -161,17 +167,19 @@ def test_the_hash_of_a_model_is_of_its_meaning() -> None:
 
     first = spec_hash(text)
     same = [
-        text.replace("jamba_tiny", "other"),
-        text.replace("mamba x2", "m x2").replace("let mamba", "let m"),
-        text + "# c\n",
+        text.replace("model jamba", "model other"),
+        text.replace("let m =", "let mixer =").replace("< m x2", "< mixer x2"),
+        text.replace("m x2,", "m, m,"),
+        text + "# a comment\n",
     ]
     assert {spec_hash(changed) for changed in same} == {first}
     others = [
         text.replace("d_conv=4", "d_conv=3"),
-        text.replace("inner_norm=rms", "inner_norm=none"),
+        text.replace(", inner_norm=rms", ""),
         text.replace("top2/4", "top1/4"),
         text.replace("1e-6", "1e-5"),
-        text.replace("vocab    31", "vocab    32"),
-        text.replace("mamba x2, attn", "mamba x3, attn"),
+        text.replace("vocab 17", "vocab 18"),
+        text.replace("m x2", "m x3"),
     ]
+    assert text not in others
     assert len({first, *map(spec_hash, others)}) == 1 + len(others)
