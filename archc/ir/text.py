@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 
 from archc.ir.graph import Graph, Layer, OpGraph, Stack, Use, counts, op_graphs
+from archc.ir.size import Size
 from archc.ir.values import Value
 
 
@@ -19,16 +21,37 @@ def graph_text(graph: Graph) -> str:
 
 
 def meaning(graph: Graph) -> str:
-    """Everything that makes two models different, as text: ops with all their options, weights, sizes and the stack.
+    """Everything that makes two models different, as text: ops with their options, weights, sizes and the stack.
 
-    Names of the model and of the spec's `let`s are no part of it, nor is the context length.
+    Names (of the model, of `let`s, of values) are no part of it, nor is the context length, nor an option that has its
+    default: an op that gains an option leaves the meaning of older models as it was.
     """
     names = {layer: f"layer{i}" for i, layer in enumerate(counts(graph.stack))}
     lines = [f"{scope.name} {scope.shared}" for layer in names for scope in layer.scopes if scope.shared]
     for op_graph in op_graphs(graph):
-        lines += [f"{node.scope}: {node.op!r}" for node in op_graph.nodes]
-        lines += list(program_lines(op_graph))
+        numbers: dict[Value, int] = {}
+        for value in [*op_graph.inputs, *(v for node in op_graph.nodes for v in node.outputs)]:
+            numbers[value] = len(numbers)
+        for node in op_graph.nodes:
+            read, written = ([numbers[value] for value in values] for values in (node.inputs, node.outputs))
+            lines.append(f"{node.scope}: {written} = {_said(node.op)} {read}")
+        lines.append(f"-> {[numbers[value] for value in op_graph.outputs]}")
     return "\n".join([*lines, *_stack_lines(graph.stack, names)])
+
+
+def _said(value: object) -> str:
+    """A value as text: a size by its value, a dataclass by its type and the fields that differ from their defaults."""
+    if isinstance(value, Size):
+        try:
+            return str(value.value)
+        except KeyError:  # a size of the workload
+            return str(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        said = [(f.name, getattr(value, f.name)) for f in fields(value) if getattr(value, f.name) != f.default]
+        return f"{type(value).__name__}({', '.join(f'{name}={_said(held)}' for name, held in said)})"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_said, value))})"
+    return repr(value)
 
 
 def program_lines(graph: OpGraph) -> Iterator[str]:

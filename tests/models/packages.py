@@ -44,6 +44,7 @@ class Package:
         """Its model, evaluating, with every parameter away from zero and one, so that nothing cancels."""
         import torch
 
+        torch.set_num_threads(1)  # tensors this small wait for threads, and workers for each other's
         torch.manual_seed(seed)
         model = self.module().Model().to(dtype or torch.float64).eval()
         with torch.no_grad():

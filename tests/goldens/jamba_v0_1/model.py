@@ -27,7 +27,7 @@ from .selective_scan import selective_scan
 from .swiglu import swiglu
 
 NAME = "jamba_v0_1"
-SPEC_HASH = "8a861ae02e7c050aad754dd4ab68192e39ffb091c2928acd9695ab79e28dfdbf"
+SPEC_HASH = "1261348d04c9d78ac292c3fb5dae534277d3e551f3235b75c815f22b66387dec"
 VOCAB = 65536
 CONTEXT = 262144
 N_RESIDUAL_ADDS = 64  # projections into the residual stream start smaller by its square root
