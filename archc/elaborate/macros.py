@@ -20,7 +20,7 @@ from archc.elaborate.said import Step, counted, misplaced_every
 from archc.elaborate.unknown import unknown_layer
 from archc.grammar.tree import Branch, Feed, Group, Ident, Layer, Let, Share, Sublayer, Word
 from archc.layers.kind import Kind
-from archc.layers.parts import ShareFields
+from archc.layers.parts import Concat, ShareFields
 from archc.layers.words import either
 
 MAX_MEMBERS = 32  # kinds in one layer; `let` doubles them faster than anyone reads
@@ -144,11 +144,20 @@ class Macros:
                 binder = Binder(ShareFields, env, statement.ident.span, owner="`share`")
                 binder.arguments(statement.args or ())
                 fields = binder.build(ShareFields)
+                self._one_width(fields, binder)
             with together:
                 layer = self.layer(statement.layer)
                 self._no_share_inside(layer, statement)
         copies = statement.repeat.count if statement.repeat else 1
         return ShareDraft(name, copies, fields, layer, statement.span)
+
+    def _one_width(self, fields: ShareFields, binder: Binder) -> None:
+        """A residual adds what goes in to what comes out, and a concatenation is wider."""
+        span = binder.span_of("in")
+        if isinstance(fields.in_, Concat) and fields.residual is not None and span is not None:
+            message = "a shared module that reads two values side by side cannot add them to its output"
+            label = "twice as wide as the output"
+            raise DiagnosticError(error("wide-residual", message, span, label, help="write residual=none beside it"))
 
     def _no_share_inside(self, layer: DraftLayer, statement: Share) -> None:
         inner = next((sublayer.share for sublayer in layer if sublayer.share is not None), None)

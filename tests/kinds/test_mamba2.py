@@ -265,7 +265,7 @@ def test_heads_are_given_or_follow_from_expand(mixer: str, d_model: int, heads: 
     ("mixer", "code", "at"),
     [
         ("mamba2", "missing-field", "mamba2"),
-        ("mamba2(d_head=4)", "missing-field", "mamba2(d_head=4)"),
+        ("mamba2(d_head=4)", "missing-field", "mamba2"),
         ("mamba2(expand=2, d_head=7)", "uneven-inner-width", "7"),
         ("mamba2(expand=3, d_head=6, n_heads=4)", "two-inner-widths", "3"),
         ("mamba2(n_heads=4, n_groups=3)", "uneven-groups", "3"),
