@@ -38,7 +38,7 @@ def packed_positions():
 
 def stream(model, tokens, chunks, positions=None):
     """The logits of `chunks` of the tokens, one call each, from one cache."""
-    cache = model.init_cache(batch=B, context=tokens.shape[1])
+    cache = model.init_cache(batch=tokens.shape[0], context=tokens.shape[1])
     starts = [sum(chunks[:i]) for i in range(len(chunks))]
     with torch.no_grad():
         pieces = [
@@ -62,6 +62,18 @@ def test_whole_equals_chunks_equals_single_tokens(name: str, dtype, workshop: Wo
     assert whole.shape == (B, T, package.module().VOCAB)
     for chunks in CHUNKS:
         assert_same(stream(model, tokens, chunks), whole, dtype)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_single_sequence_leaves_the_weights_alone(name: str, workshop: Workshop) -> None:
+    """With one sequence and one token, views that are copies elsewhere are not: nothing may be written through them."""
+    package = workshop(MODELS[name])
+    model, tokens = package.make(torch.float64), draw_tokens(package, 5)[:1]
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with torch.no_grad():
+        whole = model(tokens)
+    assert_same(stream(model, tokens, [1] * 5), whole, torch.float64)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 @pytest.mark.parametrize(("name", "dtype"), CASES)

@@ -33,7 +33,7 @@ def scan_forward(
         _, hs = _chunk_states(decay, h_all, h, dt[:, now], u[:, now], A, B[:, now], _keep(positions, now))
         h = hs[-1].clone()
         y[:, now] = _contract_states(C[:, now], hs)
-    return y, h.mT.contiguous(), states
+    return y, h.mT.clone(memory_format=torch.contiguous_format), states
 
 
 def scan_backward(
@@ -79,7 +79,8 @@ def scan_backward(
         product = scratch[: len(hs)]
         grad_dt[:, now] = torch.mul(a, A, out=product).sum(2).transpose(0, 1)
         grad_A += torch.mul(a, dt[:, now].transpose(0, 1).unsqueeze(2), out=product).sum((0, 1))
-    return y, grad_dt, grad_u, grad_A.t().contiguous(), grad_B, grad_C, grad_h.mT.contiguous()
+    grad_initial = grad_h.mT.clone(memory_format=torch.contiguous_format)
+    return y, grad_dt, grad_u, grad_A.t().contiguous(), grad_B, grad_C, grad_initial
 
 
 def _keep(positions: Tensor | None, now: slice) -> Tensor | None:
