@@ -76,8 +76,11 @@ SECONDS = 200  # after which what remains is skipped, and said to be
 def render(folder: Path) -> None:
     """Write the package that the GPU machine runs."""
     sys.path.insert(0, str(ROOT))
-    from archc.codegen.kernels import CausalConv1d, RmsNorm, SelectiveScan, Swiglu
     from archc.codegen.kernels import render as render_view
+    from archc.codegen.kernels.causal_conv1d import CausalConv1d
+    from archc.codegen.kernels.rms_norm import RmsNorm
+    from archc.codegen.kernels.selective_scan import SelectiveScan
+    from archc.codegen.kernels.swiglu import Swiglu
 
     package = folder / "kernels_pkg"
     package.mkdir(parents=True, exist_ok=True)

@@ -13,8 +13,9 @@ from importlib.resources import files
 
 import jinja2
 
-from archc.codegen import kernels
 from archc.codegen.imports import import_lines, siblings
+from archc.codegen.kernels import Kernel as KernelView
+from archc.codegen.kernels import render
 from archc.codegen.layout import statement
 from archc.codegen.model import ModelView, model_view
 from archc.codegen.programs import Names
@@ -24,12 +25,6 @@ from archc.ir.op import Kernel
 from archc.ir.text import meaning
 
 ALWAYS = ("train.py", "generate.py", "checkpoint.py", "hf.py", "cache.py", "precision.py")
-FAMILIES = {
-    "selective_scan": kernels.SelectiveScan,
-    "causal_conv1d": kernels.CausalConv1d,
-    "rms_norm": kernels.RmsNorm,
-    "swiglu": kernels.Swiglu,
-}
 
 
 def build_package(graph: Graph, lowered: Graph, spec_text: str, name: str) -> dict[str, str]:
@@ -39,7 +34,7 @@ def build_package(graph: Graph, lowered: Graph, spec_text: str, name: str) -> di
     view = model_view(lowered, names, (), spec_hash)
     built = {"model.py": _model_file(view, names, graph), "hub.py": hub_py(graph), "spec.arch": spec_text}
     for function, kernel in sorted(names.kernels.items()):
-        built |= kernels.render(FAMILIES[kernel.family](name=function, **kernel.options))
+        built |= render(KernelView.known[kernel.family](name=function, **kernel.options))
     built["namespace.py"] = ""
     built |= _runtime_files(built)
     content = sha256("\0".join(f"{file}\0{built[file]}" for file in sorted(built)).encode()).hexdigest()

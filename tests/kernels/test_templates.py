@@ -9,12 +9,12 @@ from pathlib import Path
 import jinja2
 import pytest
 
-from archc.codegen import kernels
+from archc import codegen
 from archc.codegen.kernels import render
 
 from .variants import SCANS, VIEWS
 
-TEMPLATES = sorted((Path(kernels.__file__).parent / "templates" / "kernels").glob("*.jinja"))
+TEMPLATES = sorted((Path(codegen.__file__).parent / "templates" / "kernels").glob("*.jinja"))
 MOST_LINES = 300  # of a rendered file; parameter lists of one name a line are most of it
 MYPY = """[mypy]
 strict = True

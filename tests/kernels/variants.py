@@ -3,7 +3,11 @@
 import shutil
 from pathlib import Path
 
-from archc.codegen.kernels import CausalConv1d, Kernel, RmsNorm, SelectiveScan, Swiglu, render
+from archc.codegen.kernels import Kernel, render
+from archc.codegen.kernels.causal_conv1d import CausalConv1d
+from archc.codegen.kernels.rms_norm import RmsNorm
+from archc.codegen.kernels.selective_scan import SelectiveScan
+from archc.codegen.kernels.swiglu import Swiglu
 
 RUNTIME = Path(__file__).parents[2] / "archc" / "codegen" / "runtime"
 SHARED = ("dispatch.py", "recurrence.py", "reference.py")

@@ -1,38 +1,14 @@
-"""The kernel families: what a model fixes of each (a frozen view), and the files that this gives.
-
-A template is Python as it stands once its `{{ holes }}` are filled: options are line statements (`#% if gate`), which
-Python takes for comments. Everything that a template asks for is a field or a property of its view; nothing is computed
-in the template, and nothing is left to decide when the emitted file runs except what one model does both ways
-(packed documents or not, a state or none, dtypes).
-"""
+"""What a model fixes of Mamba's scan."""
 
 from __future__ import annotations
 
-import functools
-import re
 from dataclasses import dataclass
-from typing import ClassVar
 
-import jinja2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Kernel:
-    """One file of operations, the name of its public function, and the template files that print it."""
-
-    templates: ClassVar[tuple[str, ...]]  # a file's name is `name`, then the template's suffix
-    runtime: ClassVar[tuple[str, ...]]  # the files of `runtime/` that it imports
-    name: str
-
-    @property
-    def files(self) -> dict[str, str]:
-        """The template of each file."""
-        family = self.templates[0].removesuffix(".py")
-        return {self.name + file.removeprefix(family): file for file in self.templates}
+from archc.codegen.kernels.kernel import Kernel
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelectiveScan(Kernel):
+class SelectiveScan(Kernel, family="selective_scan"):
     """Mamba's scan with its pointwise neighbours. FLOPs are expressions over B, T, d_inner and d_state.
 
     There are two sets of kernels for whole sequences: lane programs, faster, for the sizes that `lanes` says, and plain
@@ -46,7 +22,6 @@ class SelectiveScan(Kernel):
         "selective_scan_backward_kernels.py",
     )
     runtime = ("dispatch.py", "recurrence.py")
-    name: str = "selective_scan"
     d_inner: int
     d_state: int
     gate: bool  # y * silu(z)
@@ -120,79 +95,3 @@ class SelectiveScan(Kernel):
     def block_d(self) -> int:
         """Channels of a program: 512 states in one warp, 16 registers a thread, but no more channels than threads."""
         return max(1, min(32, 512 // self.block_n))
-
-
-@dataclass(frozen=True, kw_only=True)
-class CausalConv1d(Kernel):
-    """A depthwise causal convolution, with SiLU or not. FLOPs are expressions over B, T, channels and d_conv."""
-
-    templates = ("causal_conv1d.py", "causal_conv1d_kernels.py", "causal_conv1d_backward_kernels.py")
-    runtime = ("dispatch.py",)
-    name: str = "causal_conv1d"
-    width: int
-    bias: bool
-    silu: bool
-    flops_forward: str
-    flops_backward: str
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """The tensors of the signature, in order."""
-        return ("x", "weight", "bias") if self.bias else ("x", "weight")
-
-    @property
-    def last(self) -> int:
-        """How many earlier tokens a token sees."""
-        return self.width - 1
-
-    @property
-    def sums(self) -> int:
-        """Sums over tokens that backward takes for each channel."""
-        return self.width + self.bias
-
-
-@dataclass(frozen=True, kw_only=True)
-class RmsNorm(Kernel):
-    """RMSNorm, alone and after a residual addition."""
-
-    templates = ("rms_norm.py", "rms_norm_kernels.py")
-    runtime = ("dispatch.py",)
-    name: str = "rms_norm"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Swiglu(Kernel):
-    """silu(gate) * up."""
-
-    templates = ("swiglu.py", "swiglu_kernels.py")
-    runtime = ("dispatch.py",)
-    name: str = "swiglu"
-
-
-def render(view: Kernel) -> dict[str, str]:
-    """The files of one kernel family, by name."""
-    return {file: _render(template, view) for file, template in view.files.items()}
-
-
-def _render(file: str, view: Kernel) -> str:
-    names = {name for name in dir(view) if not name.startswith("_")}
-    return _environment().get_template(f"kernels/{file}.jinja").render({name: getattr(view, name) for name in names})
-
-
-@functools.cache
-def _environment() -> jinja2.Environment:
-    package = jinja2.PackageLoader("archc.codegen")
-
-    def load(name: str) -> str:
-        # Jinja's own line statements swallow the blank lines that follow them.
-        source = package.get_source(environment, name)[0]
-        return re.sub(r"^ *#% *(.*)$", r"{% \1 %}", source, flags=re.MULTILINE)
-
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(load),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
-    return environment
