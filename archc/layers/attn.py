@@ -8,10 +8,11 @@ from fractions import Fraction
 from archc.ir.body import Body
 from archc.ir.values import Value
 from archc.layers.kind import Mixer, Norm, Problem
-from archc.layers.parts import Heads, Lora, Rope
+from archc.layers.parts import Conv, Heads, Lora, Rope
 from archc.layers.words import divisors, either
 from archc.ops.attention import attention, merge_heads, rope, split_heads
 from archc.ops.linear import linear, out_linear
+from archc.ops.split import split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,17 +30,26 @@ class Attention(Mixer, keyword="attn"):
     qk_norm: Norm | None = field(default=None, metadata={"doc": "norm of each query and key head"})
     lora: Lora | None = field(default=None, metadata={"doc": "low-rank adapters on q, k, v"})
     scale: Fraction | None = field(default=None, metadata={"doc": "of the scores; 1 / sqrt(d_head) unless given"})
+    qkv_conv: Conv | None = field(default=None, metadata={"doc": "causal convolution over q, k and v, before rope"})
 
     def forward(self, b: Body, h: Value) -> Value:
         n_heads = b.axis("n_heads", self.heads.n_heads)
         n_kv_heads = b.axis("n_kv_heads", self.heads.n_kv)
         d_head = b.axis("d_head", self.head_width(b.d_model.size.value))
-        q = linear(b, "q_proj", h, to=b.axis("n_heads*d_head", n_heads.symbol * d_head.symbol), bias=self.bias)
-        kv_width = b.axis("n_kv_heads*d_head", n_kv_heads.symbol * d_head.symbol)
-        k = linear(b, "k_proj", h, to=kv_width, bias=self.bias)
-        v = linear(b, "v_proj", h, to=kv_width, bias=self.bias)
-        if self.lora is not None:
-            q, k, v = self.lora.adapt(b, h, q=(q,), k=(k,), v=(v,))
+        d_q = b.axis("n_heads*d_head", n_heads.symbol * d_head.symbol)
+        d_kv = b.axis("n_kv_heads*d_head", n_kv_heads.symbol * d_head.symbol)
+        if self.qkv_conv is None:
+            q = linear(b, "q_proj", h, to=d_q, bias=self.bias)
+            k = linear(b, "k_proj", h, to=d_kv, bias=self.bias)
+            v = linear(b, "v_proj", h, to=d_kv, bias=self.bias)
+            if self.lora is not None:
+                q, k, v = self.lora.adapt(b, h, q=(q,), k=(k,), v=(v,))
+        else:  # over one tensor, so one projection
+            qkv = linear(b, "qkv_proj", h, to=b.axis("d_qkv", d_q.symbol + 2 * d_kv.symbol), bias=self.bias)
+            if self.lora is not None:
+                (qkv,) = self.lora.adapt(b, h, qkv=(qkv,))
+            qkv = self.qkv_conv.apply(b, "qkv_conv", qkv)
+            q, k, v = split(b, qkv, to=(d_q, d_kv, d_kv))
         q = split_heads(b, q, n_heads, d_head)
         k = split_heads(b, k, n_kv_heads, d_head)
         v = split_heads(b, v, n_kv_heads, d_head)
@@ -92,4 +102,5 @@ class Attention(Mixer, keyword="attn"):
         return []
 
     def _adapter_problems(self) -> list[Problem]:
-        return [] if self.lora is None else self.lora.problems(self.keyword, ("q", "k", "v"))
+        projections = ("q", "k", "v") if self.qkv_conv is None else ("qkv",)
+        return [] if self.lora is None else self.lora.problems(self.keyword, projections)

@@ -7,20 +7,44 @@ from fractions import Fraction
 from typing import ClassVar, Literal
 
 from archc.ir.body import Body
+from archc.ir.op import Misfit
 from archc.ir.values import Init, Value
 from archc.layers.kind import Norm, Part, Problem
 from archc.layers.words import either
+from archc.ops.conv import causal_conv1d
+from archc.ops.grouped_norm import grouped_rms_norm
+from archc.ops.layer_norm import layer_norm
 from archc.ops.linear import linear, linear_parts
 from archc.ops.norm import rms_norm
-from archc.ops.pointwise import add
+from archc.ops.pointwise import activation, add
 
 
 @dataclass(frozen=True, kw_only=True)
 class RMS(Norm, keyword="rms"):
     """Root-mean-square norm with a weight (arXiv:1910.07467)."""
 
+    weight: Literal["plain", "one_plus"] = field(
+        default="plain", metadata={"doc": "one_plus stores the factor less 1, as Gemma does"}
+    )
+    groups: int = field(default=1, metadata={"doc": "equal groups of channels, each normed by itself"})
+
     def apply(self, b: Body, path: str, x: Value) -> Value:
-        return rms_norm(b, path, x, float(self.eps))
+        one_plus = self.weight == "one_plus"
+        if self.groups == 1:
+            return rms_norm(b, path, x, float(self.eps), one_plus=one_plus)
+        if one_plus:
+            raise Misfit("a norm in groups has a plain weight, not one_plus")
+        return grouped_rms_norm(b, path, x, float(self.eps), self.groups)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerNorm(Norm, keyword="layer_norm"):
+    """Layer norm: mean subtracted, with a weight and a bias (arXiv:1607.06450)."""
+
+    bias: bool = field(default=True, metadata={"doc": "a bias behind the weight"})
+
+    def apply(self, b: Body, path: str, x: Value) -> Value:
+        return layer_norm(b, path, x, float(self.eps), bias=self.bias)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +93,19 @@ class Rope(Part, keyword="rope"):
 
     theta: Fraction = field(default=Fraction(10_000), metadata={"doc": "base of the wavelengths", "above": 0})
     dims: int | None = field(default=None, metadata={"doc": "rotated dimensions of each head; all unless given"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conv(Part, keyword="conv"):
+    """A causal depthwise convolution: `conv(4, act=silu)`."""
+
+    d_conv: int = field(metadata={"doc": "tokens that it sees, itself included", "example": "conv(4)"})
+    bias: bool = field(default=True, metadata={"doc": "a bias of each channel"})
+    act: Literal["silu"] | None = field(default=None, metadata={"doc": "a function behind it"})
+
+    def apply(self, b: Body, path: str, x: Value) -> Value:
+        y = causal_conv1d(b, path, x, b.axis("d_conv", self.d_conv), bias=self.bias)
+        return y if self.act is None else activation(b, self.act, y)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +184,10 @@ class Lora(Part, keyword="lora"):
 
     rank: int = field(metadata={"doc": "rank of A and B", "example": "64"})
     on: tuple[str, ...] = field(
-        metadata={"doc": "the projections that get one, of q, k, v and gate_up", "example": "on=[q, k, v]"}
+        metadata={
+            "doc": "the projections that get one, of q, k, v (with qkv_conv: qkv), gate_up",
+            "example": "on=[q, k, v]",
+        }
     )
 
     def problems(self, keyword: str, projections: tuple[str, ...]) -> list[Problem]:

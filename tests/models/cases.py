@@ -34,6 +34,12 @@ KINDS = {
         "rope_partial": (SWIGLU, "block < attn(gqa(4,2), d_head=8, rope(theta=100, dims=4)) >"),
         "qk_norm": (SWIGLU, "block < attn gqa(4,2) qk_norm=rms rope >"),
         "attention_biases": (SWIGLU, "block < attn gqa(4,2) bias out_bias scale=0.3 >"),
+        "qkv_conv": (SWIGLU, "block x2 < attn gqa(4,2) rope qkv_conv=conv(3) >"),
+        "qkv_conv_options": (
+            NONE,
+            "share g = attn gqa(4,2) bias window(5) qkv_conv=conv(2, bias=false, act=silu) lora(2, on=[qkv]) + gelu(6)",
+            "block x2 < mamba(d_state=2), g >",
+        ),
         "swiglu_bias": ("mlp swiglu(12, bias)", "block < attn gqa(4,2) >"),
         "geglu": ("mlp geglu(12)", "block < attn gqa(4,2) >"),
         "gelu": ("mlp gelu(12, bias)", "block < attn gqa(4,2) >"),
