@@ -117,3 +117,17 @@ def formatted(source: Source) -> str:
     from archc.grammar.format import format_spec  # not every command prints specs
 
     return format_spec(parse(source))
+
+
+def imported(source: Source, name: str | None = None) -> str:
+    """The canonical spec of another program's configuration, under the family's name unless given."""
+    from archc.hub.programs import spec_of  # tables of every family, which few commands want
+
+    return spec_of(source, name)
+
+
+def exported(model: Model, to: str) -> str:
+    """The configuration of a model in another program's words; `to` is one of `hub.programs.FORMATS`."""
+    from archc.hub.programs import configuration
+
+    return configuration(model.graph, to)

@@ -36,9 +36,12 @@ PAIRS = sorted(path.stem for path in ERRORS.glob("*.arch"))
 OF_COMMANDS = {
     "internal-error",
     "not-a-setting",
+    "not-json",
     "system-error",
     "unknown-code",
     "unreadable-file",
+    "unsupported-config",
+    "unsupported-model",
     "unwritable-folder",
     "would-overwrite",
 }

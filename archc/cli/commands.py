@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache, partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +9,11 @@ import typer
 
 from archc import compiler, units
 from archc.cli import talk
-from archc.cli.inputs import STANDARD_INPUT, STDIN_NAME, read
+from archc.cli.arguments import Expression, Settings, Spec, Specs, load, named, source
+from archc.cli.hub import export_model, import_model
+from archc.cli.inputs import STDIN_NAME
 from archc.cli.talk import DIAGNOSTICS, say, show, tell
-from archc.compiler import Model
-from archc.diagnostics import Diagnostic, DiagnosticError, Source, codes, nearest, to_json
+from archc.diagnostics import Diagnostic, DiagnosticError, codes, nearest, to_json
 from archc.diagnostics import explain as page_of
 from archc.passes.workload import DEFAULT_CONTEXT, Dtype, Workload
 
@@ -27,13 +26,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Spec = Annotated[str | None, typer.Argument(metavar="SPEC|-", help="A spec; - reads standard input.")]
-Specs = Annotated[list[str] | None, typer.Argument(metavar="SPEC|-...", help="Specs; - reads standard input.")]
-Expression = Annotated[str | None, typer.Option("--expression", "-e", metavar="TEXT", help="The spec, as text.")]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="A setting that wins over the spec's."),
-]
 Json = Annotated[bool, typer.Option("--json", help="As JSON; `archc schema` describes it.")]
 
 
@@ -52,7 +44,7 @@ def analyze(
     as_json: Json = False,
 ) -> None:
     """Exact budgets of a spec: parameters, caches, FLOPs."""
-    model = _load(_source(spec, expression), settings)
+    model = load(source(spec, expression), settings)
     tokens = _tokens(context) or model.graph.settings.context
     workload = Workload(tokens or DEFAULT_CONTEXT, batch, dtype, kv_dtype or dtype, state_dtype, assumed=tokens is None)
     analysis = compiler.analyse(model, workload)
@@ -70,14 +62,14 @@ def analyze(
 def check(specs: Specs = None, expression: Expression = None, settings: Settings = None, as_json: Json = False) -> None:
     """Find every mistake in specs, and write nothing."""
     findings: list[Diagnostic] = []
-    for source in _named(specs, expression):
+    for spec in named(specs, expression):
         try:
-            found = compiler.load(source(), settings or ()).warnings
+            found = compiler.load(spec(), settings or ()).warnings
         except DiagnosticError as failure:
             found = failure.diagnostics
         findings += found
         if not as_json and not found:
-            say(f"{source().name}: fine")
+            say(f"{spec().name}: fine")
     if as_json:
         import json
 
@@ -98,16 +90,16 @@ def fmt(
 
     findings: list[Diagnostic] = []
     changed: list[str] = []
-    for source in _named(specs, None):
+    for spec in named(specs, None):
         try:
-            text = compiler.formatted(source())
+            text = compiler.formatted(spec())
         except DiagnosticError as failure:
             findings += failure.diagnostics
             continue
-        name = source().name
+        name = spec().name
         if name == STDIN_NAME and not check_only:
             say(text)
-        elif text != source().text:
+        elif text != spec().text:
             changed.append(name)
             if not check_only:
                 write_file(Path(name), text.encode())
@@ -134,7 +126,7 @@ def build(
     if print_after is not None and print_after not in compiler.pass_names():
         known = ", ".join(compiler.pass_names())
         raise typer.BadParameter(f"there is no pass {print_after!r}; there are {known}", param_hint="--print-after")
-    model = _load(_source(spec, expression), settings)
+    model = load(source(spec, expression), settings)
     if print_after is not None:
         say(compiler.ir_after(model, print_after))
     if out is not None:
@@ -169,30 +161,11 @@ def version() -> None:
     say(f"archc {talk.version()}")
 
 
+app.command(name="import")(import_model)
+app.command(name="export")(export_model)
+
+
 # --- arguments -------------------------------------------------------------------------------------
-
-
-def _source(spec: str | None, expression: str | None) -> Source:
-    (source,) = _named([spec] if spec is not None else None, expression)
-    return source()
-
-
-def _named(specs: list[str] | None, expression: str | None) -> list[Callable[[], Source]]:
-    """The specs that the command line names; each is read when it is first asked for, and only then can fail."""
-    if expression is not None and not specs:
-        return [lambda: Source("-e", expression)]
-    if expression is not None or not specs:
-        raise typer.BadParameter("name a spec, - for standard input, or give one with -e TEXT", param_hint="SPEC")
-    if specs.count(STANDARD_INPUT) > 1:
-        raise typer.BadParameter("standard input can be read once", param_hint="SPEC")
-    return [cache(partial(read, name)) for name in specs]
-
-
-def _load(source: Source, settings: list[str] | None) -> Model:
-    """The model; its warnings are told at once."""
-    model = compiler.load(source, settings or ())
-    tell(model.warnings)
-    return model
 
 
 def _tokens(text: str | None) -> int | None:
