@@ -66,8 +66,8 @@ def export_model(
 
 def _found(config: str) -> Source:
     """The text that is imported."""
-    folder = config != STANDARD_INPUT and os.path.isdir(config)  # noqa: PTH112 (Path.is_dir raises at some names)
-    return read(os.path.join(config, CONFIG) if folder else config)  # noqa: PTH118
+    folder = config != STANDARD_INPUT and os.path.isdir(config)
+    return read(os.path.join(config, CONFIG) if folder else config)
 
 
 def _give(text: str, out: Path | None, force: bool) -> None:
