@@ -11,7 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from archc.ir.size import ZERO, Size, add
-from archc.ir.values import Axis, State, Value, ValueType, Weight
+from archc.ir.values import Axis, State, Value, ValueType, Weight, numel
+
+
+class Misfit(ValueError):
+    """Sizes that do not fit an op, in words of the spec; elaboration makes it a diagnostic at the layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,28 @@ class Op(ABC):
     def flops(self, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> Flops:
         """Operations of one use. Pointwise ops and norms count nothing, as the field counts."""
         return Flops()
+
+    def pair_flops(self, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> Size:
+        """Forward FLOPs of one (query, key) pair over all heads; 0 if pairs of tokens are not looked at."""
+        return ZERO
+
+    def borrowed(self, inputs: tuple[Value, ...]) -> tuple[Weight, ...]:
+        """Tensors that it reads and another op owns."""
+        return ()
+
+    def touched(self, weight: Weight) -> Size:
+        """Elements of its `weight` that B sequences of T tokens read at least once, routed evenly."""
+        return numel(weight.axes)
+
+    @property
+    def matmul(self) -> bool:
+        """Whether its FLOPs are matrix products, which run on tensor cores."""
+        return False
+
+    @property
+    def is_view(self) -> bool:
+        """Whether its results lie where its inputs do, so that no byte moves."""
+        return False
 
     def imports(self) -> tuple[tuple[str, str], ...]:
         """(module, name) pairs that `code` needs: siblings in the package, or ("torch.nn", "functional as F")."""

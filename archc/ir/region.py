@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from archc.ir.graph import Node, OpGraph
 from archc.ir.op import Flops, Module, Op, Result
-from archc.ir.values import State, Value, Weight
+from archc.ir.size import Size, add
+from archc.ir.values import State, Value, Weight, numel
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,6 +34,20 @@ class Region(Op):
 
     def flops(self, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> Flops:
         return sum((node.op.flops(node.inputs, node.outputs) for node in self.inner.nodes), Flops())
+
+    def pair_flops(self, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> Size:
+        return add(*(node.op.pair_flops(node.inputs, node.outputs) for node in self.inner.nodes))
+
+    def borrowed(self, inputs: tuple[Value, ...]) -> tuple[Weight, ...]:
+        return tuple(weight for node in self.inner.nodes for weight in node.op.borrowed(node.inputs))
+
+    def touched(self, weight: Weight) -> Size:
+        owner = next((node.op for node in self.inner.nodes if weight in node.op.weights()), None)
+        return owner.touched(weight) if owner is not None else numel(weight.axes)
+
+    @property
+    def matmul(self) -> bool:
+        return any(node.op.matmul for node in self.inner.nodes)
 
     @property
     def mixes_tokens(self) -> bool:

@@ -39,6 +39,10 @@ class SplitHeads(Op):
         return f"torch.unflatten({p.inputs[0]}, -1, ({self.heads.size.value}, {self.width.size.value}))"
 
     @property
+    def is_view(self) -> bool:
+        return True
+
+    @property
     def label(self) -> str:
         return f"split_heads {self.heads.size.value}x{self.width.size.value}"
 
@@ -53,6 +57,10 @@ class MergeHeads(Op):
 
     def code(self, p: Printer) -> str:
         return f"{p.inputs[0]}.flatten(-2)"
+
+    @property
+    def is_view(self) -> bool:
+        return True
 
     @property
     def label(self) -> str:
@@ -111,7 +119,7 @@ class Attention(Op):
         """Two matrix products forward (q kᵀ, p v), five backward (q kᵀ again, dv, dp, dq, dk)."""
         q, _, v = inputs
         pairs = mul(BATCH.symbol, q.axes[-2].symbol, causal_pairs(self.window))
-        forward = mul(2, pairs, q.width.symbol + v.width.symbol)
+        forward = mul(BATCH.symbol, causal_pairs(self.window), self.pair_flops(inputs, outputs))
         backward = mul(2, pairs, 3 * q.width.symbol + 2 * v.width.symbol)
         return Flops(forward, forward, backward)
 
@@ -125,6 +133,14 @@ class Attention(Op):
 
     @property
     def mixes_tokens(self) -> bool:
+        return True
+
+    def pair_flops(self, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> Size:
+        q, _, v = inputs
+        return mul(2, q.axes[-2].symbol, q.width.symbol + v.width.symbol)
+
+    @property
+    def matmul(self) -> bool:
         return True
 
     @property

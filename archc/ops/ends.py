@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from archc.ir.op import Flops, Module, Op, Printer, Result
-from archc.ir.size import mul
-from archc.ir.values import Axis, Init, Value, Weight, numel
+from archc.ir.size import Size, minimum, mul
+from archc.ir.values import BATCH, TIME, Axis, Init, Value, Weight, numel
 
 TABLE = "embed"
 
@@ -30,6 +30,10 @@ class Embedding(Op):
     def code(self, p: Printer) -> str:
         return f"{p.weight(TABLE)}({p.inputs[0]})"
 
+    def touched(self, weight: Weight) -> Size:
+        """A row for each token, and no row twice."""
+        return mul(minimum(self.vocab.symbol, mul(BATCH.symbol, TIME.symbol)), self.d_model.symbol)
+
     @property
     def label(self) -> str:
         return "embedding"
@@ -51,8 +55,15 @@ class TiedHead(Op):
         forward = mul(2, numel(inputs[0].axes), self.vocab.symbol)
         return Flops(forward, forward, 2 * forward)
 
+    def borrowed(self, inputs: tuple[Value, ...]) -> tuple[Weight, ...]:
+        return (Weight(f"{TABLE}.weight", (self.vocab, inputs[0].width), Init("normal_", (0.02,))),)
+
     def code(self, p: Printer) -> str:
         return f"F.linear({p.inputs[0]}, {p.weight(TABLE)}.weight)"
+
+    @property
+    def matmul(self) -> bool:
+        return True
 
     @property
     def label(self) -> str:

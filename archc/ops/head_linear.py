@@ -62,6 +62,10 @@ class HeadLinear(Op):
         return call if len(self.to) == 1 else f"torch.split({call}, {[a.size.value for a in self.to]}, dim=-1)"
 
     @property
+    def matmul(self) -> bool:
+        return True
+
+    @property
     def label(self) -> str:
         return f"head_linear[{self.path}]" + (" bias elsewhere" if self.bias_elsewhere else " bias" * self.bias)
 

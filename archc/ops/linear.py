@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from archc.ir.body import Body, StackedExperts
 from archc.ir.op import Flops, Module, Op, Printer, Result
-from archc.ir.size import Size, add, mul
+from archc.ir.size import Size, add, minimum, mul
 from archc.ir.values import BATCH, TIME, Axis, Init, Value, Weight, numel
 
 DEFAULT_INIT = Init("normal_", (0.02,))
@@ -68,6 +68,10 @@ class Linear(Op):
         return f"torch.split({call}, {sizes}, dim=-1)"
 
     @property
+    def matmul(self) -> bool:
+        return True
+
+    @property
     def label(self) -> str:
         return f"linear[{self.path}]" + (" bias elsewhere" if self.bias_elsewhere else " bias" if self.bias else "")
 
@@ -112,6 +116,15 @@ class ExpertLinear(Op):
         rows, plan = p.inputs
         product = f"expert_linear({rows}, {p.weight(self.path)}, {plan})"
         return f"add_expert_bias({product}, {p.weight(self.bias_path)}, {plan})" if self.bias else product
+
+    def touched(self, weight: Weight) -> Size:
+        """An expert without a row is not read."""
+        each = numel(weight.axes[1:])
+        return mul(minimum(self.experts.symbol, mul(BATCH.symbol, TIME.symbol, self.top_k)), each)
+
+    @property
+    def matmul(self) -> bool:
+        return True
 
     @property
     def label(self) -> str:

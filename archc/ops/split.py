@@ -23,6 +23,10 @@ class Split(Op):
         return f"torch.split({p.inputs[0]}, {[axis.size.value for axis in self.to]}, dim=-1)"
 
     @property
+    def is_view(self) -> bool:
+        return True
+
+    @property
     def label(self) -> str:
         return f"split {' + '.join(axis.name for axis in self.to)}"
 

@@ -95,6 +95,10 @@ class SSD(Op):
         return True
 
     @property
+    def matmul(self) -> bool:
+        return True
+
+    @property
     def label(self) -> str:
         low, high = self.dt_limit
         bounds = [f"dt>={low!r}"] * (low != 0.0) + [f"dt<={high!r}"] * (high is not None)

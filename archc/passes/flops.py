@@ -13,6 +13,8 @@ from archc.ir.op import Flops
 from archc.passes.grouping import Group, groups
 from archc.passes.workload import Workload
 
+TRAINING_FACTOR = 3  # forward, and backward at twice its cost: the convention behind model FLOPs utilisation
+
 
 @dataclass(frozen=True, slots=True)
 class GroupFlops:

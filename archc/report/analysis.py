@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from archc.passes.flops import ModelFlops
+from archc.passes.flops import TRAINING_FACTOR, ModelFlops
 from archc.passes.outline import Outline
 from archc.passes.params import Params
 from archc.passes.state import SequenceState
 from archc.passes.workload import Workload
-
-TRAINING_FACTOR = 3  # forward, and backward at twice its cost: the convention behind model FLOPs utilisation
 
 
 @dataclass(frozen=True, slots=True)

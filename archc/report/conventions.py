@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from archc.passes.flops import TRAINING_FACTOR
 from archc.passes.workload import DTYPE_BYTES
-from archc.report.analysis import TRAINING_FACTOR, Analysis
+from archc.report.analysis import Analysis
 
 
 def conventions(analysis: Analysis) -> tuple[str, ...]:

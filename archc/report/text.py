@@ -12,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from archc import units
+from archc.passes.flops import TRAINING_FACTOR
 from archc.passes.outline import Outline
-from archc.report.analysis import TRAINING_FACTOR, Analysis, per_token
+from archc.report.analysis import Analysis, per_token
 from archc.report.conventions import conventions
 from archc.report.names import FOREIGN
 
