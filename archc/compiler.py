@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from archc.diagnostics import Diagnostic, DiagnosticError, Source
 from archc.elaborate.elaborate import elaborate
 from archc.grammar.parse import parse
-from archc.grammar.sources import decode
+from archc.grammar.sources import check_formatted, decode
 from archc.grammar.tree import Setting, Spec
 from archc.ir.graph import Graph
 from archc.ir.text import graph_text
@@ -116,7 +116,9 @@ def formatted(source: Source) -> str:
     """The spec in its one canonical form."""
     from archc.grammar.format import format_spec  # not every command prints specs
 
-    return format_spec(parse(source))
+    text = format_spec(parse(source))
+    check_formatted(source, text)
+    return text
 
 
 def imported(source: Source, name: str | None = None) -> str:

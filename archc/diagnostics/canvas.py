@@ -32,7 +32,7 @@ def visible(text: str) -> str:
 def _drawn(char: str) -> str:
     if char == "\t":
         return " " * TAB
-    hidden = category(char) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+    hidden = category(char) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs") and char != " "
     return f"\\u{{{ord(char):x}}}" if hidden else char
 
 

@@ -25,8 +25,8 @@ FUNCTIONS: dict[str, Callable[..., Fraction]] = {
     "sqrt": square_root,
     "ceil": lambda x: Fraction(ceil(x)),
     "floor": lambda x: Fraction(floor(x)),
-    "min": min,
-    "max": max,
+    "min": lambda *values: min(values),
+    "max": lambda *values: max(values),
 }
 LIMIT = 10**30  # no quantity of a model is larger; keeps every intermediate small
 

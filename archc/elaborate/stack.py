@@ -23,7 +23,7 @@ from archc.elaborate.values import MAX_SIZE
 from archc.grammar.tree import Block, Group, Item, Single, Word
 from archc.ir.graph import Layer, Repeat, Stack, Use
 
-MAX_ELEMENTS = 20_000  # of a rolled stack; more is a spec whose suffixes never come around
+MAX_ELEMENTS = 10_000  # of a rolled stack; more is a spec whose suffixes never come around
 MAX_NESTING = 64  # brackets inside brackets; `let` could nest them without end
 
 
@@ -224,10 +224,12 @@ def roll(stack: tuple[Stack, ...]) -> tuple[Stack, ...]:
     """
     if len(stack) > 512:
         return stack
+    known: dict[Stack, int] = {}
+    names = [known.setdefault(element, len(known)) for element in stack]  # equal elements have equal names
     i = 0
     result: list[Stack] = []
     while i < len(stack):
-        width, times = _best_run(stack, i)
+        width, times = _best_run(names, i)
         if times > 1:
             result.append(_repeat(times, stack[i : i + width]))
         else:
@@ -236,12 +238,14 @@ def roll(stack: tuple[Stack, ...]) -> tuple[Stack, ...]:
     return tuple(result)
 
 
-def _best_run(stack: tuple[Stack, ...], i: int) -> tuple[int, int]:
+def _best_run(names: list[int], i: int) -> tuple[int, int]:
     """The stretch at `i` whose repetition covers most: (its width, how often)."""
     best = (1, 1)
-    for width in range(1, (len(stack) - i) // 2 + 1):
-        unit, times = stack[i : i + width], 1
-        while stack[i + times * width : i + (times + 1) * width] == unit:
+    for width in range(1, (len(names) - i) // 2 + 1):
+        if names[i] != names[i + width]:
+            continue
+        unit, times = names[i : i + width], 1
+        while names[i + times * width : i + (times + 1) * width] == unit:
             times += 1
         if times > 1 and width * times > prod(best):
             best = (width, times)

@@ -30,6 +30,12 @@ def check_text(source: Source) -> None:
         raise DiagnosticError(_not_text(Span(source, nul, nul + 1), "a NUL character"))
 
 
+def check_formatted(source: Source, text: str) -> None:
+    """Raise DiagnosticError if the canonical form of `source` is longer than a source may be."""
+    if len(text) > MAX_SOURCE:
+        raise DiagnosticError(_too_large(source, f"{len(text):,} characters in its canonical form"))
+
+
 def _too_large(source: Source, length: str) -> Diagnostic:
     beginning = Source(source.name, source.text[:200])  # enough to show, and no line of the rest is ever counted
     message = f"The source has {length}; a spec has at most {MAX_SOURCE:,} characters."
