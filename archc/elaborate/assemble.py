@@ -8,7 +8,7 @@ from functools import reduce
 from itertools import chain, count
 
 from archc.elaborate.names import class_name
-from archc.elaborate.settings import ModelSettings
+from archc.elaborate.settings import ModelSettings, Residual
 from archc.ir.body import Body
 from archc.ir.graph import Layer, OpGraph, Shared
 from archc.ir.values import BATCH, TIME, Axis, Init, Value, constant_axis
@@ -48,7 +48,7 @@ class LayerPlan:
 
     sublayers: tuple[Sublayer, ...]
     norm: Norm
-    branch_scale: float | None
+    residual: Residual
     reads_embedding: bool = False  # some layer of the model does, and so all are handed the embedded tokens
 
 
@@ -66,19 +66,36 @@ def build_layer(plan: LayerPlan, d_model: Axis, text: str) -> Layer:
         source = stream
         if sublayer.share is not None:
             using.append(_use_name(sublayer.share.name, using))
-            fed = run_shared(b, using[-1], sublayer.share, plan.norm, stream, embed)
+            fed = run_shared(b, using[-1], sublayer.share, plan, stream, embed)
             if not sublayer.kinds:
                 stream = fed if sublayer.share.fields.residual else b.call_it(add(b, stream, fed), "h")
                 continue
             source = b.call_it(add(b, stream, fed), "fed")
-        normed = b.call_it(plan.norm.apply(b, f"{names[0]}_norm", source), "x")
-        branches = [kind.run(b, name, normed) for name, kind in zip(names, sublayer.kinds, strict=True)]
-        branch = reduce(lambda sum_so_far, other: add(b, sum_so_far, other), branches)
-        if plan.branch_scale is not None:
-            branch = b.one(Scale(factor=plan.branch_scale), branch)
-        stream = b.call_it(add(b, stream, b.call_it(branch, "delta")), "h")
+        x, branch = run_branches(b, names, sublayer.kinds, plan, source, "x")
+        if plan.residual.branch is not None:
+            branch = b.one(Scale(factor=float(plan.residual.branch)), branch)
+        carried = x if plan.residual.of == "normed" else stream
+        if plan.residual.stream is not None:
+            carried = b.one(Scale(factor=float(plan.residual.stream)), carried)
+        stream = b.call_it(add(b, carried, b.call_it(branch, "delta")), "h")
+        if plan.residual.norm == "post":
+            stream = b.call_it(plan.norm.apply(b, f"{names[0]}_norm", stream), "h")
     graph, scopes = b.finish((start, embed) if plan.reads_embedding else (start,), (stream,))
     return Layer(graph, scopes, text, plan)
+
+
+def run_branches(
+    b: Body, names: list[str], kinds: tuple[Kind, ...], plan: LayerPlan, source: Value, called: str
+) -> tuple[Value, Value]:
+    """What parallel branches read, `called` so, and the sum of what they give, each normed where the plan says."""
+    x, placement = source, plan.residual.norm
+    if placement in ("pre", "sandwich"):
+        x = b.call_it(plan.norm.apply(b, f"{names[0]}_norm", source), called)
+    branches = [kind.run(b, name, x) for name, kind in zip(names, kinds, strict=True)]
+    branch = reduce(lambda sum_so_far, other: add(b, sum_so_far, other), branches)
+    if placement in ("out", "sandwich"):
+        branch = plan.norm.apply(b, f"{names[0]}_out_norm", branch)
+    return x, branch
 
 
 def _use_name(name: str, taken: list[str]) -> str:
@@ -86,7 +103,7 @@ def _use_name(name: str, taken: list[str]) -> str:
     return next(n for n in chain([name], (f"{name}_{i}" for i in count(2))) if n not in taken)
 
 
-def run_shared(b: Body, name: str, use: SharedUse, norm: Norm, stream: Value, embed: Value) -> Value:
+def run_shared(b: Body, name: str, use: SharedUse, plan: LayerPlan, stream: Value, embed: Value) -> Value:
     """The output of one use of a shared module, as `name`; its own projection belongs to the using layer."""
     shared = Shared(use.name, use.copies, use.copy)
     doc = f"The shared module `{use.name}`: stored once, used by several layers."
@@ -96,10 +113,10 @@ def run_shared(b: Body, name: str, use: SharedUse, norm: Norm, stream: Value, em
             values = {"h": stream, "embed": embed}
             x = b.call_it(concat(b, values[use.fields.in_.first], values[use.fields.in_.second]), "x")
         for names, kinds in zip(scope_names(map(Sublayer, use.sublayers)), use.sublayers, strict=True):
-            normed = b.call_it(norm.apply(b, f"{names[0]}_norm", x), "normed")
-            branches = [kind.run(b, name, normed) for name, kind in zip(names, kinds, strict=True)]
-            y = reduce(lambda sum_so_far, other: add(b, sum_so_far, other), branches)
+            _, y = run_branches(b, names, kinds, plan, x, "normed")
             x = b.call_it(y if use.fields.residual is None else add(b, x, y), "x")
+            if plan.residual.norm == "post":
+                x = b.call_it(plan.norm.apply(b, f"{names[0]}_norm", x), "x")
     if use.fields.out is None:
         return x
     return b.call_it(linear(b, f"{name}_out", x, to=b.d_model), "fed")
@@ -133,7 +150,9 @@ def build_epilogue(settings: ModelSettings, vocab: Axis, d_model: Axis) -> OpGra
     """The residual stream to logits."""
     b = Body(d_model)
     stream = b.call_it(Value((BATCH, TIME, d_model)), "h")
-    h = b.call_it(settings.norm.apply(b, FINAL_NORM, stream), "h")
+    h = stream
+    if settings.residual.norm != "post":  # there the last sublayer ends in one
+        h = b.call_it(settings.norm.apply(b, FINAL_NORM, stream), "h")
     if settings.is_tied:
         logits = b.one(TiedHead(vocab=vocab), h)
     else:

@@ -18,6 +18,7 @@ from archc.elaborate.suffix import Suffix
 from archc.elaborate.unknown import unknown_suffix
 from archc.grammar.tree import Name, NoneLiteral, TopK, Word
 from archc.ir.graph import Layer
+from archc.ir.op import MisfitError
 from archc.layers.kind import Kind, Problem, fields_of
 
 MAX_LAYERS = 512  # different ones; each is built, and each copy of a shared module makes some
@@ -220,15 +221,18 @@ class Resolver:
         return binder.span_of(path, exactly=True)
 
     def _layer(self, sublayers: tuple[Sublayer, ...], settings: ModelSettings, draft: DraftLayer) -> Layer:
-        branch = settings.residual.branch
-        plan = LayerPlan(sublayers, settings.norm, None if branch is None else float(branch), self.reads_embedding)
+        plan = LayerPlan(sublayers, settings.norm, settings.residual, self.reads_embedding)
         if plan not in self._layers:
             if len(self._layers) >= MAX_LAYERS:
                 at = [member.span for member in members_of(draft)] + [s.share.span for s in draft if s.share]
                 message = f"a model has at most {MAX_LAYERS} different layers"
                 raise DiagnosticError(error("too-large", message, at[0], help="use fewer copies, or shorter periods"))
             text = " + ".join(map(_sublayer_text, sublayers))
-            self._layers[plan] = build_layer(plan, d_model_axis(settings), text)
+            try:
+                self._layers[plan] = build_layer(plan, d_model_axis(settings), text)
+            except MisfitError as misfit:
+                at = [member.span for member in members_of(draft)] + [s.share.span for s in draft if s.share]
+                raise DiagnosticError(error("misfit", str(misfit), at[0])) from None
         return self._layers[plan]
 
 

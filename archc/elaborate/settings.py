@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Literal
 
 from archc.elaborate.accepts import accepts
-from archc.layers.kind import ChannelMixer, Norm, Part, fields_of
+from archc.layers.kind import ChannelMixer, Norm, Part, Problem, fields_of
 from archc.layers.parts import RMS
 
 
@@ -33,6 +33,30 @@ class Residual(Part, keyword="residual"):
 
     dtype: Literal["fp32"] | None = field(default=None, metadata={"doc": "fp32 keeps the stream in fp32"})
     branch: Fraction | None = field(default=None, metadata={"doc": "factor on what each sublayer adds"})
+    stream: Fraction | None = field(default=None, metadata={"doc": "factor on the stream that it is added to"})
+    norm: Literal["pre", "post", "out", "sandwich"] = field(
+        default="pre",
+        metadata={
+            "doc": "where each sublayer f is normed: pre h + f(norm(h)); post norm(h + f(h)), and none at the end; "
+            "out h + norm(f(h)); sandwich h + norm(f(norm(h)))"
+        },
+    )
+    of: Literal["stream", "normed"] = field(
+        default="stream", metadata={"doc": "normed adds to what the sublayer read, norm(h) + f(norm(h))"}
+    )
+
+    def problems(self) -> list[Problem]:
+        """Fields that contradict one another, as paths into the settings."""
+        if self.of == "normed" and self.norm in ("post", "out"):
+            message = f"with norm={self.norm} a sublayer reads the stream itself, so there is nothing normed to add to"
+            return [Problem("residual-conflict", message, ("residual.of", "residual.norm"), "", "leave out `of`")]
+        if self.dtype == "fp32" and self.of == "normed":
+            message = "a stream of norms has the dtype of their weights, so it cannot be fp32"
+            return [Problem("residual-conflict", message, ("residual.dtype", "residual.of"), "", "leave out `dtype`")]
+        if self.dtype == "fp32" and self.norm in ("post", "out"):
+            message = f"with norm={self.norm} a sublayer reads the stream itself, so it cannot be fp32"
+            return [Problem("residual-conflict", message, ("residual.dtype", "residual.norm"), "", "leave out `dtype`")]
+        return []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +66,7 @@ class ModelSettings(Part):
     vocab: int = field(metadata={"doc": "size of the vocabulary, padding included", "example": "vocab 32000"})
     d_model: int = field(metadata={"doc": "width of the residual stream", "example": "d_model 4096"})
     context: int | None = field(default=None, metadata={"doc": "longest context, in tokens", "tokens": True})
-    norm: Norm = field(default=RMS(), metadata={"doc": "norm before every sublayer and at the end"})
+    norm: Norm = field(default=RMS(), metadata={"doc": "norm of every sublayer and at the end"})
     mlp: ChannelMixer | None = field(
         metadata={"doc": "channel mixer of every layer that holds none", "example": "mlp swiglu(14336)"}
     )

@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from archc.ir.size import ZERO, Size, add
+from archc.ir.tape import Tape
 from archc.ir.values import Axis, State, Value, ValueType, Weight, numel
 
 
-class Misfit(ValueError):
+class MisfitError(ValueError):
     """Sizes that do not fit an op, in words of the spec; elaboration makes it a diagnostic at the layer."""
 
 
@@ -129,6 +130,16 @@ class Op(ABC):
     def touched(self, weight: Weight) -> Size:
         """Elements of its `weight` that B sequences of T tokens read at least once, routed evenly."""
         return numel(weight.axes)
+
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        """Say where the results lie and what backward reads: unless an op says otherwise, its inputs."""
+        for value in outputs:
+            if self.is_view:
+                tape.view(value, inputs[0])
+            else:
+                tape.new(value, wide=tape.wide(*inputs))
+        if not self.is_view:
+            tape.keep(*inputs)
 
     @property
     def matmul(self) -> bool:

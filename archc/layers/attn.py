@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Literal
 
 from archc.ir.body import Body
 from archc.ir.values import Value
@@ -12,6 +13,7 @@ from archc.layers.parts import Conv, Heads, Lora, Rope
 from archc.layers.words import divisors, either
 from archc.ops.attention import attention, merge_heads, rope, split_heads
 from archc.ops.linear import linear, out_linear
+from archc.ops.pointwise import activation, mul, scaled
 from archc.ops.split import split
 
 
@@ -28,6 +30,14 @@ class Attention(Mixer, keyword="attn"):
     bias: bool = field(default=False, metadata={"doc": "bias of the q, k and v projections"})
     out_bias: bool = field(default=False, metadata={"doc": "bias of the output projection"})
     qk_norm: Norm | None = field(default=None, metadata={"doc": "norm of each query and key head"})
+    d_head_v: int | None = field(default=None, metadata={"doc": "width of a value head; d_head unless given"})
+    out_gate: Literal["sigmoid", "silu"] | None = field(
+        default=None, metadata={"doc": "function of a projection that multiplies the heads' output"}
+    )
+    k_scale: Fraction | None = field(default=None, metadata={"doc": "factor on the keys"})
+    cap: Fraction | None = field(
+        default=None, metadata={"doc": "soft cap of the scores: cap * tanh(scores / cap)", "above": 0}
+    )
     lora: Lora | None = field(default=None, metadata={"doc": "low-rank adapters on q, k, v"})
     scale: Fraction | None = field(default=None, metadata={"doc": "of the scores; 1 / sqrt(d_head) unless given"})
     qkv_conv: Conv | None = field(default=None, metadata={"doc": "causal convolution over q, k and v, before rope"})
@@ -36,32 +46,39 @@ class Attention(Mixer, keyword="attn"):
         n_heads = b.axis("n_heads", self.heads.n_heads)
         n_kv_heads = b.axis("n_kv_heads", self.heads.n_kv)
         d_head = b.axis("d_head", self.head_width(b.d_model.size.value))
+        d_head_v = d_head if self.d_head_v is None else b.axis("d_head_v", self.d_head_v)
         d_q = b.axis("n_heads*d_head", n_heads.symbol * d_head.symbol)
-        d_kv = b.axis("n_kv_heads*d_head", n_kv_heads.symbol * d_head.symbol)
+        d_k = b.axis("n_kv_heads*d_head", n_kv_heads.symbol * d_head.symbol)
+        d_v = b.axis(f"n_kv_heads*{d_head_v}", n_kv_heads.symbol * d_head_v.symbol)
         if self.qkv_conv is None:
             q = linear(b, "q_proj", h, to=d_q, bias=self.bias)
-            k = linear(b, "k_proj", h, to=d_kv, bias=self.bias)
-            v = linear(b, "v_proj", h, to=d_kv, bias=self.bias)
+            k = linear(b, "k_proj", h, to=d_k, bias=self.bias)
+            v = linear(b, "v_proj", h, to=d_v, bias=self.bias)
             if self.lora is not None:
                 q, k, v = self.lora.adapt(b, h, q=(q,), k=(k,), v=(v,))
         else:  # over one tensor, so one projection
-            qkv = linear(b, "qkv_proj", h, to=b.axis("d_qkv", d_q.symbol + 2 * d_kv.symbol), bias=self.bias)
+            qkv = linear(b, "qkv_proj", h, to=b.axis("d_qkv", d_q.symbol + d_k.symbol + d_v.symbol), bias=self.bias)
             if self.lora is not None:
                 (qkv,) = self.lora.adapt(b, h, qkv=(qkv,))
             qkv = self.qkv_conv.apply(b, "qkv_conv", qkv)
-            q, k, v = split(b, qkv, to=(d_q, d_kv, d_kv))
+            q, k, v = split(b, qkv, to=(d_q, d_k, d_v))
         q = split_heads(b, q, n_heads, d_head)
         k = split_heads(b, k, n_kv_heads, d_head)
-        v = split_heads(b, v, n_kv_heads, d_head)
+        v = split_heads(b, v, n_kv_heads, d_head_v)
         if self.qk_norm is not None:
             q = self.qk_norm.apply(b, "q_norm", q)
             k = self.qk_norm.apply(b, "k_norm", k)
         if self.rope is not None:
             q = rope(b, q, float(self.rope.theta), self.rope.dims)
             k = rope(b, k, float(self.rope.theta), self.rope.dims)
+        if self.k_scale is not None:
+            k = scaled(b, k, float(self.k_scale))
         scale = d_head.size.value**-0.5 if self.scale is None else float(self.scale)
-        y = attention(b, q, k, v, scale=scale, window=self.window)
+        y = attention(b, q, k, v, scale=scale, window=self.window, cap=None if self.cap is None else float(self.cap))
         y = merge_heads(b, y)
+        if self.out_gate is not None:
+            gate = linear(b, "gate_proj", h, to=y.width, bias=self.bias)
+            y = mul(b, y, activation(b, self.out_gate, gate))
         return out_linear(b, "o_proj", y, bias=self.out_bias)
 
     def head_width(self, d_model: int) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from archc.ir.body import Body
+from archc.ir.op import MisfitError
 from archc.ir.values import Value
 from archc.layers.kind import Mixer, Part, Problem
 from archc.layers.parts import RMS
@@ -66,6 +67,9 @@ class Mamba2(Mixer, keyword="mamba2"):
         if self.norm is None:
             y = mul(b, y, silu(b, z))
         else:
+            if self.norm.weight != "plain" or self.norm.groups != 1:
+                message = "the gated norm of `mamba2` takes eps alone: its weight is plain, and its groups are n_groups"
+                raise MisfitError(message)
             eps, before = float(self.norm.eps), self.norm_before_gate
             y = gated_rms_norm(b, "norm", y, z, eps=eps, groups=self.n_groups, norm_before_gate=before)
         return out_linear(b, "out_proj", y, bias=self.bias)

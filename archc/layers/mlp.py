@@ -53,6 +53,13 @@ class GeGLU(GatedMLP, keyword="geglu"):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GeGLUTanh(GatedMLP, keyword="geglu_tanh"):
+    """`down(gelu(gate(h)) * up(h))` with GELU's tanh approximation, as Gemma has it (arXiv:2002.05202)."""
+
+    function: ClassVar[str] = "gelu_tanh"
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlainMLP(ChannelMixer):
     """`down(act(up(h)))`."""
 
@@ -71,6 +78,13 @@ class GELU(PlainMLP, keyword="gelu"):
     """`down(gelu(up(h)))`, the exact GELU (arXiv:1606.08415)."""
 
     function: ClassVar[str] = "gelu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GELUTanh(PlainMLP, keyword="gelu_tanh"):
+    """`down(gelu(up(h)))` with GELU's tanh approximation, as GPT-2 has it (arXiv:1606.08415)."""
+
+    function: ClassVar[str] = "gelu_tanh"
 
 
 @dataclass(frozen=True, kw_only=True)

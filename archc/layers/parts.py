@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import ClassVar, Literal
 
 from archc.ir.body import Body
-from archc.ir.op import Misfit
+from archc.ir.op import MisfitError
 from archc.ir.values import Init, Value
 from archc.layers.kind import Norm, Part, Problem
 from archc.layers.words import either
@@ -33,7 +33,7 @@ class RMS(Norm, keyword="rms"):
         if self.groups == 1:
             return rms_norm(b, path, x, float(self.eps), one_plus=one_plus)
         if one_plus:
-            raise Misfit("a norm in groups has a plain weight, not one_plus")
+            raise MisfitError("a norm in groups has a plain weight, not one_plus")
         return grouped_rms_norm(b, path, x, float(self.eps), self.groups)
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from archc.ir.body import Body
 from archc.ir.op import Flops, Op, Printer, Result
 from archc.ir.size import Const, Size, Symbol, maximum, minimum, mul
-from archc.ir.values import BATCH, TIME, Axis, State, Value
+from archc.ir.tape import Tape
+from archc.ir.values import BATCH, TIME, Axis, State, Value, numel
 
 PAST = Symbol("P")  # tokens of the sequence that came before these T
 CONTEXT = Symbol("context")  # tokens that a cache must hold
@@ -77,6 +78,10 @@ class Rope(Op):
     def results(self, *inputs: Value) -> tuple[Result, ...]:
         return (Result(inputs[0].axes),)
 
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        """Nothing is read: the gradient is turned back."""
+        tape.new(*outputs, wide=tape.wide(*inputs))
+
     def imports(self) -> tuple[tuple[str, str], ...]:
         return ((".rotary", "rope"),)
 
@@ -102,6 +107,7 @@ class Attention(Op):
     d_head: Axis
     d_head_v: Axis
     window: int | None = None
+    cap: float | None = None  # scores s are cap * tanh(s / cap)
 
     def results(self, *inputs: Value) -> tuple[Result, ...]:
         q, _, v = inputs
@@ -123,12 +129,19 @@ class Attention(Op):
         backward = mul(2, pairs, 3 * q.width.symbol + 2 * v.width.symbol)
         return Flops(forward, forward, backward)
 
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        rows = numel(inputs[0].axes[:-1])
+        tape.new(*outputs, product=True)
+        tape.keep(*inputs, *outputs)
+        tape.extra("log-sum-exp", mul(rows, tape.width()), product=True)
+
     def imports(self) -> tuple[tuple[str, str], ...]:
         return ((".attention", "attention"),)
 
     def code(self, p: Printer) -> str:
         window = "" if self.window is None else f", window={self.window}"
-        options = f"scale={self.scale!r}{window}, positions={p.positions}, {p.held('kv')}"
+        cap = "" if self.cap is None else f", cap={self.cap!r}"
+        options = f"scale={self.scale!r}{window}{cap}, positions={p.positions}, {p.held('kv')}"
         return f"attention({', '.join(p.inputs)}, {options})"
 
     @property
@@ -145,7 +158,8 @@ class Attention(Op):
 
     @property
     def label(self) -> str:
-        return f"attention scale={self.scale!r}" + ("" if self.window is None else f" window={self.window}")
+        options = {"scale": self.scale, "window": self.window, "cap": self.cap}
+        return " ".join(["attention", *(f"{name}={value!r}" for name, value in options.items() if value is not None)])
 
 
 def split_heads(b: Body, x: Value, heads: Axis, width: Axis) -> Value:
@@ -160,6 +174,8 @@ def rope(b: Body, x: Value, theta: float, dims: int | None = None) -> Value:
     return b.one(Rope(theta=theta, dims=dims), x)
 
 
-def attention(b: Body, q: Value, k: Value, v: Value, *, scale: float, window: int | None = None) -> Value:
-    op = Attention(scale=scale, window=window, kv_heads=k.axes[-2], d_head=k.width, d_head_v=v.width)
+def attention(
+    b: Body, q: Value, k: Value, v: Value, *, scale: float, window: int | None = None, cap: float | None = None
+) -> Value:
+    op = Attention(scale=scale, window=window, cap=cap, kv_heads=k.axes[-2], d_head=k.width, d_head_v=v.width)
     return b.one(op, q, k, v)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from archc.ir.body import Body
 from archc.ir.op import Op, Printer, Result
 from archc.ir.size import add as sum_of
-from archc.ir.values import Axis, Value
+from archc.ir.size import mul as mul_of
+from archc.ir.tape import Tape
+from archc.ir.values import Axis, Value, numel
 
 FUNCTIONAL = ("torch.nn", "functional as F")
 EXPRESSIONS = {
@@ -19,6 +21,9 @@ EXPRESSIONS = {
     "softplus": "F.softplus({x})",
     "sigmoid": "F.sigmoid({x})",
 }
+
+READ_RESULT = ("relu", "sigmoid")  # their backward reads what they made, that of others what they got
+READ_BETWEEN = ("relu2",)  # or what lies between: the square's that of which it is the square
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +42,16 @@ class Activation(Pointwise):
 
     def imports(self) -> tuple[tuple[str, str], ...]:
         return (FUNCTIONAL,)
+
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        (x,), (y,) = inputs, outputs
+        tape.new(y, wide=tape.wide(x))
+        if self.function in READ_RESULT:
+            tape.keep(y)
+        elif self.function in READ_BETWEEN:
+            tape.extra("root", mul_of(numel(x.axes), tape.width(tape.wide(x))))
+        else:
+            tape.keep(x)
 
     def code(self, p: Printer) -> str:
         return EXPRESSIONS[self.function].format(x=p.inputs[0])
@@ -60,6 +75,9 @@ class Mul(Pointwise):
 class Add(Pointwise):
     """The sum; as a residual add, the first operand is the stream and sets the dtype."""
 
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        tape.new(*outputs, wide=tape.wide(*inputs))
+
     def code(self, p: Printer) -> str:
         return " + ".join(p.inputs)
 
@@ -73,6 +91,9 @@ class Scale(Pointwise):
     """Multiplication by a constant of the architecture."""
 
     factor: float
+
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        tape.new(*outputs, wide=tape.wide(*inputs))
 
     def code(self, p: Printer) -> str:
         return f"{p.inputs[0]} * {self.factor!r}"
@@ -88,6 +109,11 @@ class SoftCap(Pointwise):
 
     cap: float
 
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        wide = tape.wide(*inputs)
+        tape.extra("tanh", mul_of(numel(inputs[0].axes), tape.width(wide)))
+        tape.new(*outputs, wide=wide)
+
     def code(self, p: Printer) -> str:
         return f"{self.cap!r} * ({p.inputs[0]} / {self.cap!r}).tanh()"
 
@@ -99,6 +125,13 @@ class SoftCap(Pointwise):
 @dataclass(frozen=True, kw_only=True)
 class Upcast(Pointwise):
     """To at least float32: the residual stream of state-spaces' Mamba."""
+
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        (x,), (y,) = inputs, outputs
+        if tape.width(tape.wide(x)) == tape.width():
+            tape.view(y, x)
+        else:
+            tape.new(y, wide=True)
 
     def imports(self) -> tuple[tuple[str, str], ...]:
         return ((".precision", "promoted"),)
@@ -118,6 +151,9 @@ class Concat(Op):
     def results(self, *inputs: Value) -> tuple[Result, ...]:
         name = "+".join(value.width.name for value in inputs)
         return (Result((*inputs[0].axes[:-1], Axis(name, sum_of(*(v.width.symbol for v in inputs))))),)
+
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        tape.new(*outputs, wide=tape.wide(*inputs))
 
     def imports(self) -> tuple[tuple[str, str], ...]:
         return (("torch", ""),)
@@ -144,6 +180,10 @@ def silu(b: Body, x: Value) -> Value:
 
 def softplus(b: Body, x: Value) -> Value:
     return activation(b, "softplus", x)
+
+
+def scaled(b: Body, x: Value, factor: float) -> Value:
+    return b.one(Scale(factor=factor), x)
 
 
 def mul(b: Body, x: Value, y: Value) -> Value:

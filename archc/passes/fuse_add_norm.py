@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from archc.ir.graph import Graph, Node, OpGraph, counts, map_layers
 from archc.ir.op import Printer
 from archc.ir.region import Region
+from archc.ir.tape import Tape
 from archc.ir.values import Value
-from archc.ops.norm import RMS_NORM_KERNEL, RMSNorm
+from archc.ops.norm import RMSNorm
 from archc.ops.pointwise import Add
 
 
@@ -24,9 +25,16 @@ class AddNorm(Region):
 
     norm: RMSNorm
 
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        (residual, delta), (y, summed) = inputs, outputs
+        _retain_sum(tape, residual, delta, summed)
+        tape.keep(summed)
+        tape.new(y)
+        self.norm.retain_statistics(tape, summed)
+
     def code(self, p: Printer) -> str:
         residual, delta = p.inputs
-        name = p.kernel(RMS_NORM_KERNEL, "add_")
+        name = p.kernel(self.norm.kernel, "add_")
         return f"{name}({delta}, {residual}, {p.weight(self.norm.path)}.weight, {self.norm.eps!r})"
 
 
@@ -34,9 +42,21 @@ class AddNorm(Region):
 class AddPending(Region):
     """`residual + delta` where the sum itself is needed; there is no delta before the first layer."""
 
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        (residual, delta), (summed,) = inputs, outputs
+        _retain_sum(tape, residual, delta, summed)
+
     def code(self, p: Printer) -> str:
         residual, delta = p.inputs
         return f"{residual} if {delta} is None else {residual} + {delta}"
+
+
+def _retain_sum(tape: Tape, residual: Value, delta: Value, summed: Value) -> None:
+    """Without a delta the sum is the residual itself."""
+    if tape.absent(delta):
+        tape.view(summed, residual)
+    else:
+        tape.new(summed, wide=tape.wide(residual))
 
 
 CARRIED = 2  # a rotated layer hands on its last branch and the stream without it

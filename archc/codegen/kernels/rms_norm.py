@@ -1,4 +1,4 @@
-"""What a model fixes of RMSNorm: nothing."""
+"""What a model fixes of RMSNorm."""
 
 from __future__ import annotations
 
@@ -13,3 +13,4 @@ class RmsNorm(Kernel, family="rms_norm"):
 
     templates = ("rms_norm.py", "rms_norm_kernels.py")
     runtime = ("dispatch.py",)
+    one_plus: bool = False  # the factor is 1 + weight

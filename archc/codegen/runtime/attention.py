@@ -34,22 +34,23 @@ def attention(
     *,
     scale: float,
     window: int | None = None,
+    cap: float | None = None,
     positions: Tensor | None = None,
     state: AttentionState | None = None,
 ) -> Tensor:
     """softmax(scale * q k^T) v over what each token sees: q `[B, T, H, K]`, k `[B, T, G, K]`, v `[B, T, G, V]`.
 
-    Head h reads group h // (H / G). positions `[B, T]` int64 is the index of each token within its document, 0
-    starting a new one; None means one document. Returns `[B, T, H, V]`.
+    Head h reads group h // (H / G). With a `cap` the scores s are cap * tanh(s / cap). positions `[B, T]` int64 is the
+    index of each token within its document, 0 starting a new one; None means one document. Returns `[B, T, H, V]`.
 
     With a `state` the T tokens continue its stream and are written to it: T = 1 is the decoding step, and T may exceed
     the capacity of a window's ring. There is no gradient. Raises ValueError if the tokens do not fit a cache that is
     no ring, except that a single one on a GPU overwrites the first: there `Cache.advance` raises it.
     """
     if state is not None:
-        out: Tensor = attention_cached(q, k, v, state.k, state.v, state.length, positions, scale, window)
+        out: Tensor = attention_cached(q, k, v, state.k, state.v, state.length, positions, scale, window, cap)
     else:
-        out, _ = attention_fwd(q, k, v, positions, scale, window)
+        out, _ = attention_fwd(q, k, v, positions, scale, window, cap)
     return out
 
 
@@ -71,10 +72,16 @@ def backward_flops(B: int, T: int, H: int, K: int, V: int, window: int | None) -
 
 @torch.library.custom_op(f"{NAMESPACE}::attention_fwd", mutates_args=())
 def attention_fwd(
-    q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None, scale: float, window: int | None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    positions: Tensor | None,
+    scale: float,
+    window: int | None,
+    cap: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The output `[B, T, H, V]` and each row's log of the sum of exponentials `[B, H, T]`."""
-    out, lse = paths.forward(q, k, v, positions, scale, window)
+    out, lse = paths.forward(q, k, v, positions, scale, window, cap)
     return out.contiguous(), lse.contiguous()
 
 
@@ -89,9 +96,10 @@ def attention_bwd(
     positions: Tensor | None,
     scale: float,
     window: int | None,
+    cap: float | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v from that of out."""
-    grads = paths.backward(grad, q, k, v, out, lse, positions, scale, window)
+    grads = paths.backward(grad, q, k, v, out, lse, positions, scale, window, cap)
     grad_q, grad_k, grad_v = (g.contiguous() for g in grads)
     return grad_q, grad_k, grad_v
 
@@ -107,6 +115,7 @@ def attention_cached(
     positions: Tensor | None,
     scale: float,
     window: int | None,
+    cap: float | None = None,
 ) -> Tensor:
     """Append k and v to the caches and attend: `[B, T, H, V]`. A chunk (T > 1) reads `length`, waiting for a GPU."""
     T, capacity = k.shape[1], k_cache.shape[1]
@@ -126,10 +135,10 @@ def attention_cached(
     k_cache.index_copy_(1, kept, keys[:, -len(kept) :])
     v_cache.index_copy_(1, kept, values[:, -len(kept) :])
     if T == 1:
-        return paths.decode(q, k_cache, v_cache, length, positions, scale, window).contiguous()
+        return paths.decode(q, k_cache, v_cache, length, positions, scale, window, cap).contiguous()
     if whole:
         keys, values = k_cache[:, : past + T], v_cache[:, : past + T]
-    return paths.forward(q, keys.to(q.dtype), values.to(q.dtype), positions, scale, window)[0].contiguous()
+    return paths.forward(q, keys.to(q.dtype), values.to(q.dtype), positions, scale, window, cap)[0].contiguous()
 
 
 # Shapes, gradients and counts.
@@ -137,7 +146,13 @@ def attention_cached(
 
 @attention_fwd.register_fake
 def _(
-    q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None, scale: float, window: int | None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    positions: Tensor | None,
+    scale: float,
+    window: int | None,
+    cap: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     B, T, H, _ = q.shape
     return q.new_empty(B, T, H, v.shape[3]), q.new_empty(B, H, T, dtype=promote(q.dtype))
@@ -154,6 +169,7 @@ def _(
     positions: Tensor | None,
     scale: float,
     window: int | None,
+    cap: float | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
 
@@ -169,25 +185,28 @@ def _(
     positions: Tensor | None,
     scale: float,
     window: int | None,
+    cap: float | None = None,
 ) -> Tensor:
     return q.new_empty(*q.shape[:3], v.shape[3])
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    q, k, v, positions, ctx.scale, ctx.window = inputs
+    q, k, v, positions, *ctx.options = inputs
     ctx.save_for_backward(q, k, v, *output, positions)
     ctx.mark_non_differentiable(output[1])
 
 
 def _backward(ctx: Any, grad: Tensor, _grad_lse: Tensor) -> tuple[Tensor | None, ...]:
-    return *attention_bwd(grad, *ctx.saved_tensors, ctx.scale, ctx.window), None, None, None
+    return *attention_bwd(grad, *ctx.saved_tensors, *ctx.options), *[None] * (1 + len(ctx.options))
 
 
 attention_fwd.register_autograd(_backward, setup_context=_save)
 
 
 @register_flop_formula(getattr(torch.ops, NAMESPACE).attention_fwd)
-def _fwd_flops(q: Any, k: Any, v: Any, positions: Any, scale: Any, window: int | None, **_: Any) -> int:
+def _fwd_flops(
+    q: Any, k: Any, v: Any, positions: Any, scale: Any, window: int | None, cap: Any = None, **_: Any
+) -> int:
     """Packed documents count as one, here and below: the counter sees shapes only."""
     B, T, H, K = q
     return forward_flops(B, T, H, K, v[3], window)
@@ -195,7 +214,17 @@ def _fwd_flops(q: Any, k: Any, v: Any, positions: Any, scale: Any, window: int |
 
 @register_flop_formula(getattr(torch.ops, NAMESPACE).attention_bwd)
 def _bwd_flops(
-    grad: Any, q: Any, k: Any, v: Any, out: Any, lse: Any, positions: Any, scale: Any, window: int | None, **_: Any
+    grad: Any,
+    q: Any,
+    k: Any,
+    v: Any,
+    out: Any,
+    lse: Any,
+    positions: Any,
+    scale: Any,
+    window: int | None,
+    cap: Any = None,
+    **_: Any,
 ) -> int:
     B, T, H, K = q
     return backward_flops(B, T, H, K, v[3], window)
@@ -203,7 +232,17 @@ def _bwd_flops(
 
 @register_flop_formula(getattr(torch.ops, NAMESPACE).attention_cached)
 def _cached_flops(
-    q: Any, k: Any, v: Any, k_cache: Any, v_cache: Any, length: Any, positions: Any, scale: Any, window: Any, **_: Any
+    q: Any,
+    k: Any,
+    v: Any,
+    k_cache: Any,
+    v_cache: Any,
+    length: Any,
+    positions: Any,
+    scale: Any,
+    window: Any,
+    cap: Any = None,
+    **_: Any,
 ) -> int:
     """A chunk counts as the first one, a single token as the last that fits: how full the cache is cannot be seen."""
     B, T, H, K = q

@@ -7,8 +7,8 @@ Which implementation runs, forward and backward alike:
   is a chunk that continues a cache and in which documents start, which takes the last path.
 * CPU: PyTorch's blocked CPU kernel, with keys and values repeated for grouped heads, and with an explicit mask for
   windows and documents.
-* Everything else (CUDA float32 and float64 among it): plain matrix products in `promote(dtype)`, which hold the whole
-  [T, S] score matrix.
+* Everything else (CUDA float32 and float64 among it, and scores with a soft cap on every device): plain matrix products
+  in `promote(dtype)`, which hold the scores of a block of queries at once.
 """
 
 import weakref
@@ -17,22 +17,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .precision import promote
+from .attention_math import grouped, math_backward, math_forward
 
 FLASH_WIDTH = 256
 """The widest head of the FlashAttention kernels; they take multiples of 8, to which narrower heads are padded."""
 
 
 def forward(
-    q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None, scale: float, window: int | None
+    q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None, scale: float, window: int | None, cap: float | None
 ) -> tuple[Tensor, Tensor]:
     """Attention of the last T of S tokens: q `[B, T, H, K]`, k and v `[B, S, G, .]`."""
     T, S = q.shape[1], k.shape[1]
-    if _is_flash(q, v) and (positions is None or T == S):
+    if cap is None and _is_flash(q, v) and (positions is None or T == S):
         return _flash_forward(q, k, v, positions, scale, window)
-    if q.device.type == "cpu":
+    if cap is None and q.device.type == "cpu":
         return _cpu_forward(q, k, v, _cpu_mask(q, k, positions, window), scale)
-    return math_forward(q, k, v, visible(T, S, positions, window, q.device), scale)
+    return math_forward(q, k, v, visible(T, S, positions, window, q.device), scale, cap)
 
 
 def backward(
@@ -45,28 +45,36 @@ def backward(
     positions: Tensor | None,
     scale: float,
     window: int | None,
+    cap: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v; all have T tokens."""
-    if _is_flash(q, v):
+    if cap is None and _is_flash(q, v):
         return _flash_backward(grad, q, k, v, out, lse, positions, scale, window)
-    if q.device.type == "cpu":
+    if cap is None and q.device.type == "cpu":
         return _cpu_backward(grad, q, k, v, out, lse, _cpu_mask(q, k, positions, window), scale)
-    return math_backward(grad, q, k, v, out, visible(q.shape[1], k.shape[1], positions, window, q.device), scale)
+    return math_backward(grad, q, k, v, out, visible(q.shape[1], k.shape[1], positions, window, q.device), scale, cap)
 
 
 def decode(
-    q: Tensor, k: Tensor, v: Tensor, length: Tensor, positions: Tensor | None, scale: float, window: int | None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    length: Tensor,
+    positions: Tensor | None,
+    scale: float,
+    window: int | None,
+    cap: float | None,
 ) -> Tensor:
     """Attention of one token that the cache already holds: whom it sees depends on ages alone, not on the order."""
-    if _is_flash(q, v):
+    if cap is None and _is_flash(q, v):
         return _flash_decode(q, k.to(q.dtype), v.to(q.dtype), length, positions, scale, window)
     capacity = k.shape[1]
     filled = min(int(length) + 1, capacity) if length.device.type == "cpu" else capacity
     mask = visible_slots(filled, capacity, length, positions, window)
     k, v = k[:, :filled].to(q.dtype), v[:, :filled].to(q.dtype)
-    if q.device.type != "cpu":
-        return math_forward(q, k, v, mask, scale)[0]
-    queries = _grouped(q, k.shape[2])[:, 0].transpose(1, 2)  # [B, H / G, G, K]: a group's heads as its queries
+    if cap is not None or q.device.type != "cpu":
+        return math_forward(q, k, v, mask, scale, cap)[0]
+    queries = grouped(q, k.shape[2])[:, 0].transpose(1, 2)  # [B, H / G, G, K]: a group's heads as its queries
     out, _ = _cpu_forward(queries, k, v, _additive(mask, q.dtype), scale)
     return out.transpose(1, 2).reshape(*q.shape[:3], -1)
 
@@ -91,45 +99,6 @@ def visible(T: int, S: int, positions: Tensor | None, window: int | None, device
     if window is not None:
         reach = reach.clamp(max=window - 1)
     return (key <= query) & (key >= query - reach)
-
-
-def _grouped(x: Tensor, groups: int) -> Tensor:
-    """`[B, T, H, K]` as `[B, T, G, H / G, K]`."""
-    return x.view(*x.shape[:2], groups, -1, x.shape[3])
-
-
-# Plain matrix products.
-
-
-def math_forward(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Attention under a mask `[1 or B, T, S]`, and the rows' log-sum-exp `[B, H, T]`."""
-    G = k.shape[2]
-    p, lse = _probabilities(q, k, mask, scale)
-    out = torch.einsum("bgrts,bsgv->btgrv", p, v.to(p.dtype))
-    return out.flatten(2, 3).to(q.dtype), lse.view(q.shape[0], G * lse.shape[2], q.shape[1])
-
-
-def math_backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, mask: Tensor, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k and v under a mask `[1 or B, T, S]`."""
-    p, _ = _probabilities(q, k, mask, scale)
-    qs, dy, y = (_grouped(x.to(p.dtype), k.shape[2]) for x in (q, grad, out))
-    dv = torch.einsum("bgrts,btgrv->bsgv", p, dy)
-    dp = torch.einsum("btgrv,bsgv->bgrts", dy, v.to(p.dtype))
-    ds = p * (dp - torch.einsum("btgrv,btgrv->bgrt", dy, y)[..., None]) * scale
-    dq = torch.einsum("bgrts,bsgk->btgrk", ds, k.to(p.dtype)).flatten(2, 3)
-    dk = torch.einsum("bgrts,btgrk->bsgk", ds, qs)
-    return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype)
-
-
-def _probabilities(q: Tensor, k: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """softmax(scale * q k^T) `[B, G, H / G, T, S]` and the log-sum-exp `[B, G, H / G, T]`."""
-    compute = promote(q.dtype)
-    scores = torch.einsum("btgrk,bsgk->bgrts", _grouped(q.to(compute), k.shape[2]), k.to(compute)) * scale
-    scores = scores.masked_fill(~mask[:, None, None], -torch.inf)
-    lse = scores.logsumexp(-1)
-    return (scores - lse[..., None]).exp(), lse
 
 
 # PyTorch's CPU kernel. It wants heads before time, as many key heads as query heads, and one head width.
@@ -161,7 +130,7 @@ def _cpu_backward(
     dy, y = (x.transpose(1, 2) for x in _padded(width, grad, out))
     grads = kernel(dy, *_cpu_layout(q, k, v), y, lse, 0.0, mask is None, attn_mask=mask, scale=scale)
     dq, dk, dv = (x.transpose(1, 2) for x in grads)
-    dk, dv = (_grouped(x, k.shape[2]).sum(3) for x in (dk, dv))
+    dk, dv = (grouped(x, k.shape[2]).sum(3) for x in (dk, dv))
     return dq[..., : q.shape[3]], dk[..., : k.shape[3]], dv[..., : v.shape[3]]
 
 
