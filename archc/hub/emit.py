@@ -18,6 +18,9 @@ _REPHRASED_IS = """\
 _ALIKE_IS = """\
 # Other families with the same names and the same function, and the keys that say it there.
 """
+_USES_ARE = """\
+# (layer, copy) of each use of a shared module, in order.
+"""
 _NONE = """\
 FAMILY: str | None = None
 
@@ -28,6 +31,8 @@ REPHRASED: frozenset[str] = frozenset()
 ALIKE: dict[str, dict[str, object]] = {}
 
 ROWS: tuple[tuple[str, str], ...] = ()
+
+USES: tuple[tuple[int, int], ...] = ()
 """
 
 
@@ -50,6 +55,8 @@ def module_text(match: Match | None) -> str:
         _ROWS_ARE + "ROWS: tuple[tuple[str, str], ...] = (",
         *_rows(match),
         ")",
+        "",
+        _USES_ARE + f"USES: tuple[tuple[int, int], ...] = {match.uses}",
     ]
     return "\n".join(lines) + "\n"
 

@@ -14,13 +14,14 @@ from fractions import Fraction
 from itertools import chain
 from typing import Any
 
-from archc.hub.rules import Fact
-from archc.ir.graph import Graph, Layer, Node, OpGraph, counts, unrolled
+from archc.hub.rules import Fact, whole
+from archc.ir.graph import Graph, Layer, Node, OpGraph, Scope, counts, shared_scope, unrolled
 from archc.ir.region import Region
 
 MAX_LAYERS = 100_000  # no checkpoint has more, and a rolled stack may say a thousand million
 # Settings that are facts under another name: what ir.Settings has, and the channel mixer, a sublayer like any other.
 _ELSEWHERE = {"vocab", "d_model", "context", "tied", "embed.tied", "residual.dtype", "mlp"}
+_NOTHING = object()
 
 
 class IrregularError(Exception):
@@ -29,12 +30,17 @@ class IrregularError(Exception):
 
 @dataclass
 class GraphFacts:
-    """`defaults` are values that a family need not know of; `layers` the words of each layer's sublayers, in order."""
+    """`defaults` are values that a family need not know of. The fact `layers` has the words of every layer.
+
+    `tensors` are the names of the ends and of each distinct layer; `uses` is (layer, copy) of every use of the shared
+    module `share`.
+    """
 
     values: dict[str, Fact] = field(default_factory=dict)
     defaults: dict[str, Fact] = field(default_factory=dict)
-    layers: tuple[tuple[str, ...], ...] = ()
-    tensors: tuple[str, ...] = ()
+    tensors: tuple[tuple[str, ...], ...] = ()
+    share: str = ""
+    uses: tuple[tuple[int, int], ...] = ()
 
     def say(self, path: str, value: Fact, default: Fact = None) -> None:
         """Record a fact. Raises IrregularError if it was another one before."""
@@ -58,9 +64,12 @@ def facts_of(graph: Graph) -> GraphFacts:
     found.say("n_layers", n_layers)
     found.say("tied", settings.tied, False)
     found.say("residual.fp32", settings.residual_fp32, False)
-    words = {layer: _say_layer(found, layer) for layer in times}
-    found.layers = tuple(words[layer] for layer in unrolled(graph.stack))
-    found.tensors = tuple(dict.fromkeys(_tensors(graph)))
+    words = {layer: _say_layer(found, layer, settings.identity) for layer in times}
+    layers = list(unrolled(graph.stack))
+    listed = tuple(words[layer] for layer in layers)
+    found.say("layers", listed, listed)
+    _say_uses(found, layers)
+    found.tensors = tuple(dict.fromkeys((_end_tensors(graph), *(_layer_tensors(layer) for layer in times))))
     return found
 
 
@@ -73,15 +82,32 @@ def nodes(graph: OpGraph) -> Iterator[Node]:
             yield node
 
 
-def _tensors(graph: Graph) -> Iterator[str]:
-    """Canonical names, `*` for a layer's index and a last `[*]` for the expert's index of a stacked tensor."""
+def _end_tensors(graph: Graph) -> tuple[str, ...]:
+    """Canonical names outside of the layers."""
     ends = chain(nodes(graph.prologue), nodes(graph.epilogue))
-    yield from (weight.path for node in ends for weight in node.op.weights())
-    for layer in counts(graph.stack):
-        for node in nodes(layer.graph):
-            for weight in node.op.weights():
-                name = ".".join(filter(None, ("layers.*", node.scope, weight.path)))
-                yield name + "[*]" * (weight.axes[0].name == "n_experts" and len(weight.axes) == 3)
+    return tuple(weight.path for node in ends for weight in node.op.weights())
+
+
+def _layer_tensors(layer: Layer) -> tuple[str, ...]:
+    """Canonical names, `*` for the layer's index, a last `[*]` for the expert's index of a stacked tensor.
+
+    Where the layer uses a shared module, its index is `{use}`, the module's name `{share}`, the copy `{copy}`.
+    """
+    shares = {scope.name: scope for scope in layer.scopes if scope.shared is not None}
+    index = "{use}" if shares else "*"
+    names = []
+    for node in nodes(layer.graph):
+        root, _, inside = node.scope.partition(".")
+        where = [f"layers.{index}", node.scope]
+        if root in shares:
+            owned = shared_scope(layer, node) is None
+            where = [f"layers.{index}.{{share}}_use" if owned else "{share}.{copy}", inside]
+        for weight in node.op.weights():
+            path, *rest = weight.path.split(".")
+            path = "{share}_out" if path.removesuffix("_out") in shares else path
+            name = ".".join(filter(None, (*where, path, *rest)))
+            names.append(name + "[*]" * (weight.axes[0].name == "n_experts" and len(weight.axes) == 3))
+    return tuple(names)
 
 
 def _say_settings(found: GraphFacts, settings: object) -> None:
@@ -93,26 +119,49 @@ def _say_settings(found: GraphFacts, settings: object) -> None:
         del found.values[path]
 
 
-def _say_layer(found: GraphFacts, layer: Layer) -> tuple[str, ...]:
-    """Facts of one layer; returns the words of its sublayers."""
+def _say_layer(found: GraphFacts, layer: Layer, settings: object) -> str:
+    """Facts of one layer; returns the words of its sublayers, as `attn + swiglu`."""
     plan: Any = layer.identity
     for name, value, default in _fields(plan):
-        if name != "sublayers":
-            _say(found, name if name == "norm" else f"layer.{name}", value, default, {})
+        if name not in ("sublayers", "reads_embedding") and value != getattr(settings, name, _NOTHING):
+            _say(found, f"layer.{name}", value, default, {})
     for scope in layer.scopes:
+        if scope.shared is not None:
+            _say_share(found, scope)
+            continue
         word = _keyword(scope.identity)
         sizes = _sizes([node for node in nodes(layer.graph) if node.scope == scope.name])
         for name, size in sizes.items():
             found.say(f"{word}.{name}", size, size)
         for name, value, default in _fields(scope.identity):
             _say(found, f"{word}.{name}", value, default, sizes)
-    return tuple(_word(sublayer) for sublayer in plan.sublayers)
+    return " + ".join(map(_word, plan.sublayers))
+
+
+def _say_share(found: GraphFacts, scope: Scope) -> None:
+    """Facts of a shared module: its sublayers, its copies, how it is wired. Its name says nothing."""
+    use: Any = scope.identity
+    if found.share not in ("", use.name):
+        raise IrregularError("share")
+    found.share = use.name
+    found.say("share.copies", use.copies)
+    found.say("share.layer", " + ".join(" || ".join(map(_keyword, kinds)) for kinds in use.sublayers))
+    for name, value, default in _fields(use.fields):
+        _say(found, f"share.{name.strip('_')}", value, default, {})
+
+
+def _say_uses(found: GraphFacts, layers: list[Layer]) -> None:
+    """Which layer runs which copy of the shared module."""
+    scopes = [(i, scope.shared) for i, layer in enumerate(layers) for scope in layer.scopes]
+    found.uses = tuple((i, shared.copy) for i, shared in scopes if shared is not None)
+    if any(copy != nth % whole(found.values, "share.copies") for nth, (_, copy) in enumerate(found.uses)):
+        raise IrregularError("share.copies")
 
 
 def _word(sublayer: Any) -> str:
-    """`attn`; of parallel branches `attn || mamba`, of a shared module `<- g`: a family has to have that very word."""
+    """`attn`; of parallel branches `attn || mamba`, fed by a shared module `attn <- share`: the word of a family."""
     branches = " || ".join(map(_keyword, sublayer.kinds))
-    return branches if sublayer.share is None else f"{branches} <- {sublayer.share.name}".strip()
+    return branches if sublayer.share is None else f"{branches} <- share".strip()
 
 
 def _say(found: GraphFacts, path: str, value: object, default: object, sizes: dict[str, int]) -> None:
@@ -157,6 +206,8 @@ def _plain(value: object) -> Fact:
         return float(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, tuple) and all(isinstance(one, str) for one in value):
+        return ", ".join(value)
     return _keyword(value)
 
 

@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from archc.hub.rules import RULES, Facts
+from archc.hub.pattern import Pattern
+from archc.hub.rules import RULES, Fact, Facts
 from archc.hub.table import pairs, rows
 
-Type = Literal["int", "index", "float", "bool"]
+Type = Literal["int", "index", "float", "bool", "is", "among"]
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,13 @@ class Key:
     """A key of config.json that says what fields of ours say.
 
     `absent` is transformers' default. `null` names the rule for a null or "auto"; with `fixed` the key can say no more.
+    `words` are the values that fields may have: the one that true stands for, or those that the key has itself.
     """
 
     name: str
     ours: tuple[str, ...]
     type: Type
+    words: tuple[str, ...]
     absent: object
     null: str
     fixed: bool
@@ -34,10 +37,36 @@ class Key:
     @classmethod
     def read(cls, name: str, ours: str, type_: str, absent: str, null: str) -> Key:
         types: dict[str, Type] = {"int": "int", "index": "index", "float": "float", "bool": "bool"}
+        types |= {"is": "is", "among": "among"}
+        kind, _, words = type_.partition(" ")
         rule = null.removeprefix("only ")
         if rule and rule not in RULES:
             raise ValueError(f"{name}: there is no rule {rule!r}")
-        return cls(name, tuple(ours.split(", ")), types[type_], json.loads(absent), rule, rule != null)
+        paths = tuple(ours.split(", ")) if ours != "-" else ()
+        said = tuple(words.split(", ")) if words else ()
+        return cls(name, paths, types[kind], said, json.loads(absent), rule, rule != null)
+
+    def can_say(self, value: Fact) -> bool:
+        """Whether a fact is among those that it has words for."""
+        return not self.words or value in self.words or (self.type == "is" and value is None)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A tensor of ours and theirs, in models of which the fact `when` is `value`; of all models where it is empty."""
+
+    ours: str
+    theirs: str
+    when: str
+    value: Fact
+
+    @classmethod
+    def read(cls, ours: str, theirs: str, condition: str) -> Row:
+        when, _, value = condition.partition(" = ")
+        return cls(ours, theirs, when, json.loads(value) if when else None)
+
+    def applies(self, facts: Facts) -> bool:
+        return not self.when or facts.get(self.when) == self.value
 
 
 @dataclass(frozen=True)
@@ -65,7 +94,8 @@ class Family:
     """A checkpoint family of transformers.
 
     `layers` are the kinds of a layer's sublayers; where there are two for one, the second stands at every
-    `KIND.every`-th layer from `KIND.offset` on, and the first elsewhere. `always` holds what all of the family have.
+    `KIND.every`-th layer from `KIND.offset` on, and the first elsewhere. With a `pattern` they are listed one by one.
+    `always` holds what all of the family have, `follows` the rules of what other facts decide there.
     """
 
     name: str
@@ -73,12 +103,14 @@ class Family:
     source: str
     architecture: str
     layers: tuple[tuple[str, ...], ...]
+    pattern: Pattern | None
     keys: tuple[Key, ...]
     only: tuple[Only, ...]
     inert: Mapping[str, str]
     aliases: Mapping[str, str]
     always: Facts
-    tensors: tuple[tuple[str, str], ...]
+    follows: Mapping[str, str]
+    tensors: tuple[Row, ...]
     limit: Callable[[Facts], str | None]
     settle: Callable[[Facts], Facts]
     derive: Callable[[Facts], Facts]
@@ -86,7 +118,15 @@ class Family:
     @property
     def head(self) -> str:
         """Their name of the head's weight, which the file of a tied model may hold or not."""
-        return dict(self.tensors)["lm_head.weight"]
+        return next(row.theirs for row in self.tensors if row.ours == "lm_head.weight")
+
+    @property
+    def layer_text(self) -> str:
+        """What a layer may be, for a message."""
+        if self.pattern is not None:
+            return " or ".join(dict.fromkeys(self.pattern.words.values()))
+        places = ", by a period" if any(len(alternatives) > 1 for alternatives in self.layers) else ""
+        return " + ".join(" or ".join(alternatives) for alternatives in self.layers) + places
 
     def key_of(self, path: str) -> str:
         """Their key for a fact of ours."""
@@ -99,10 +139,12 @@ def family(
     title: str,
     source: str,
     architecture: str,
-    layers: tuple[tuple[str, ...], ...],
+    layers: tuple[tuple[str, ...], ...] = (),
+    pattern: Pattern | None = None,
     tensors: str,
     keys: str,
     always: str = "",
+    follows: str = "",
     only: str = "",
     inert: str = "",
     aliases: str = "",
@@ -112,9 +154,10 @@ def family(
 ) -> Family:
     """A family from its tables.
 
-        tensors   our tensor, theirs
+        tensors   our tensor, theirs (as `runtime/hf_names.py` says, with {share} for a shared module's name), condition
         keys      their key, our fields, type, default, meaning of null or "auto" (`only`: the key can say nothing else)
         always    our field, JSON value
+        follows   our field, rule
         only      their key, JSON value, `written` or `read`, why
         inert     their key, why it does not change the function
         aliases   another name of a key or of a dictionary of keys, the name used here
@@ -129,12 +172,14 @@ def family(
         source=source,
         architecture=architecture,
         layers=layers,
+        pattern=pattern,
         keys=tuple(Key.read(*row) for row in rows(keys, 5)),
         only=tuple(Only(key, json.loads(v), written == "written", why) for key, v, written, why in rows(only, 4)),
         inert=dict(pairs(inert)),
         aliases=dict(pairs(aliases)),
         always={path: json.loads(value) for path, value in pairs(always)},
-        tensors=pairs(tensors),
+        follows=dict(pairs(follows)),
+        tensors=tuple(Row.read(*row) for row in rows(tensors, 3)),
         limit=limit,
         settle=settle,
         derive=derive,

@@ -25,6 +25,7 @@ class Match:
     family: Family
     config: Mapping[str, object]
     rows: tuple[tuple[str, str], ...]
+    uses: tuple[tuple[int, int], ...] = ()
     alike: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
     @property
@@ -70,7 +71,7 @@ def matched(facts: GraphFacts, family: Family) -> Match | None:
     rows = tensor_rows(facts, family)
     if rows is None or next(problems(facts, family), None) is not None:
         return None
-    return Match(family, _config(_values(facts, family), family), rows)
+    return Match(family, _config(_values(facts, family), family), rows, facts.uses)
 
 
 def problems(facts: GraphFacts, family: Family) -> Iterator[tuple[str, str]]:
@@ -81,45 +82,53 @@ def problems(facts: GraphFacts, family: Family) -> Iterator[tuple[str, str]]:
         if path in family.always:
             if value != family.always[path]:
                 yield path, f"{value}, and in every {family.title} {family.always[path]}"
+        elif path in family.follows:
+            if value != (wanted := RULES[family.follows[path]](values)):
+                yield path, f"{value}, and in every {family.title} {family.follows[path]} = {wanted}"
         elif path not in said and value != facts.defaults.get(path):
             yield path, f"{value}, and no key of a {family.title} says so"
     for key in family.keys:
         spoken = _spoken(key, values)
         if len(spoken) > 1:
             yield ", ".join(key.ours), f"one {key.name} cannot be {' and '.join(map(str, spoken))}"
+        elif spoken and not key.can_say(spoken[0]):
+            yield ", ".join(key.ours), f"{spoken[0]}, and {key.name} cannot say it"
         elif spoken and key.fixed and spoken != [wanted := RULES[key.null](values)]:
             yield ", ".join(key.ours), f"{spoken[0]}, and in every {family.title} {key.null} = {wanted}"
-    if placements(facts, family) is None:
-        layers = " + ".join(" or ".join(alternatives) for alternatives in family.layers)
-        places = ", by a period" if any(len(alternatives) > 1 for alternatives in family.layers) else ""
-        yield "layers", f"in a {family.title} each is {layers}{places}"
+    if placements(values, family) is None:
+        yield "layers", f"in a {family.title} each is {family.layer_text}"
     elif (limit := family.limit(values)) is not None:
         key_name, _, why = limit.partition(": ")
         yield next((key.ours[0] for key in family.keys if key.name == key_name), key_name), why
     if tensor_rows(facts, family) is None:
-        names = dict(family.tensors)
-        nameless = [name for name in facts.tensors if name not in names]
+        known = {row.ours for row in family.tensors}
+        nameless = [name for names in facts.tensors for name in names if name not in known]
         yield "weights", f"a {family.title} has no name for {', '.join(nameless) or 'each of them'}"
 
 
 def _values(facts: GraphFacts, family: Family) -> Facts:
-    placed = placements(facts, family)
-    return facts.values if placed is None else family.derive({**facts.values, **placed})
+    values = family.derive(facts.values)
+    return {**values, **(placements(values, family) or {})}
 
 
 def _spoken(key: Key, values: Facts) -> list[Fact]:
     """What a key has to say: nothing of a layer that the model lacks, or of a context that the spec leaves open."""
     said = list(dict.fromkeys(values[path] for path in key.ours if path in values))
-    return [] if said == [None] and key.null != "none" else said
+    return [] if said == [None] and key.null != "none" and key.type != "is" else said
 
 
-def placements(facts: GraphFacts, family: Family) -> dict[str, int] | None:
+def placements(values: Facts, family: Family) -> dict[str, int] | None:
     """`KIND.every` and `KIND.offset` of kinds that share a place with another; None if the layers are not as there."""
-    if any(len(kinds) != len(family.layers) for kinds in facts.layers):
+    words = values["layers"]
+    assert isinstance(words, tuple)
+    if family.pattern is not None:
+        return {} if set(words) <= {family.pattern.ours(word, values) for word in family.pattern.words} else None
+    layers = [word.split(" + ") for word in words]
+    if any(len(kinds) != len(family.layers) for kinds in layers):
         return None
     placed: dict[str, int] = {}
     for i, alternatives in enumerate(family.layers):
-        kinds = [layer[i] for layer in facts.layers]
+        kinds = [layer[i] for layer in layers]
         if not set(kinds) <= set(alternatives):
             return None
         if len(alternatives) == 2:
@@ -146,13 +155,24 @@ def periodic(at: list[bool]) -> tuple[int, int] | None:
 
 
 def tensor_rows(facts: GraphFacts, family: Family) -> tuple[tuple[str, str], ...] | None:
-    """The family's rows for the tensors of a graph; None unless every tensor has a name of its own."""
-    rows = [(ours, theirs) for ours, theirs in family.tensors if ours in facts.tensors]
-    if len(rows) != len(facts.tensors) or len({theirs for _, theirs in rows}) != len(rows):
-        return None
+    """The family's rows for the tensors of a graph; None unless every tensor has a name of its own in its layer."""
+    table = {row.ours: row.theirs for row in reversed(family.tensors) if row.applies(facts.values)}
+    for names in facts.tensors:
+        theirs = {table[name] for name in names if name in table}
+        if len(theirs) != len(names):
+            return None
+    found = [name for name in table if any(name in names for names in facts.tensors)]
+    places = {"{share}": facts.share} if facts.values["tied"] else {"{share}": facts.share, "{home}": "{each}"}
+    rows = [(_with(ours, places), _with(table[ours], places)) for ours in reversed(found)]
     if facts.values["tied"]:  # some files of a tied model hold the embedding a second time
         rows.append((rows[0][0], family.head))
     return tuple(rows)
+
+
+def _with(name: str, places: Mapping[str, str]) -> str:
+    for place, text in places.items():
+        name = name.replace(place, text)
+    return name
 
 
 def _config(values: Facts, family: Family) -> dict[str, object]:
@@ -160,7 +180,9 @@ def _config(values: Facts, family: Family) -> dict[str, object]:
     config: dict[str, object] = {"model_type": family.name, "architectures": [family.architecture]}
     for key in family.keys:
         for value in _spoken(key, values):
-            _put(config, key.name, value)
+            _put(config, key.name, value == key.words[0] if key.type == "is" else value)
+    if family.pattern is not None:
+        config[family.pattern.key] = family.pattern.written(values)
     for only in family.only:
         if only.written:
             _put(config, only.name, only.value)

@@ -9,7 +9,8 @@ from math import isfinite
 from archc.diagnostics import nearest
 from archc.hub import every_config
 from archc.hub.family import Family, Key, Type
-from archc.hub.rules import RULES, Fact, Facts, whole
+from archc.hub.pattern import Pattern
+from archc.hub.rules import RULES, Fact, Facts, kinds_of, whole
 
 LARGEST = 10**12  # of any size of a model
 EXTENT = (1e-30, 1e30)  # of numbers that a spec can write
@@ -19,6 +20,8 @@ _TYPES: dict[Type, str] = {
     "index": "a whole number from 0 on",
     "float": "a number above 0",
     "bool": "true or false",
+    "is": "true or false",
+    "among": "one of",
 }
 
 
@@ -48,7 +51,10 @@ def facts_from(config: Mapping[str, object], families: tuple[Family, ...]) -> tu
         raise UnsupportedConfig(("model_type", f"{_short(model_type)} is none of {', '.join(sorted(by_name))}"))
     said = list(_flat({key: _number(value) for key, value in config.items()}, family))
     _refuse([*_twice(said), *_foreign(said, family), *_architectures(config, family)])
-    facts = _resolved({one.name: one.value for one in said}, family)
+    values = {one.name: one.value for one in said}
+    if family.pattern is not None:
+        _refuse(list(family.pattern.problems(values)))
+    facts = _resolved(values, family)
     _refuse(_contradictions(facts, family))
     return family, facts
 
@@ -86,19 +92,20 @@ def _foreign(said: list[_Said], family: Family) -> list[tuple[str, str]]:
     """Keys that are unknown, of a wrong type, or supported with another value alone."""
     keys = {key.name: key for key in family.keys}
     only = {one.name: one for one in (*every_config.ONLY, *family.only)}
-    inert = every_config.INERT | dict(family.inert)
+    inert = every_config.INERT | dict(family.inert) | dict.fromkeys(family.pattern.names if family.pattern else (), "")
     problems, unknown = [], []
     for one in said:
         if one.name in keys:
             if not _fits(one.value, keys[one.name]):
-                problems.append((one.written, f"{_short(one.value)} is not {_TYPES[keys[one.name].type]}"))
+                wanted_type = " ".join([_TYPES[keys[one.name].type], ", ".join(keys[one.name].words)]).strip()
+                problems.append((one.written, f"{_short(one.value)} is not {wanted_type}"))
         elif one.name in only:
             wanted = only[one.name]
             if one.value != wanted.value and one.value is not None:
                 reason = f"{_short(one.value)} is not supported, only {_short(wanted.value)}: {wanted.why}"
                 problems.append((one.written, reason))
         elif one.name not in inert and one.value is not None:  # null is how transformers writes that nothing is said
-            near = nearest(one.name, [*keys, *only])
+            near = nearest(one.name, [*keys, *only, *(family.pattern.names if family.pattern else ())])
             hint = f"; did you mean {near}?" if near else ""
             unknown.append((one.written, f"not known to {family.title}, so it may change what is computed{hint}"))
     # The further keys of a refused dictionary, such as the factors of a scaled rope, add nothing.
@@ -115,8 +122,10 @@ def _architectures(config: Mapping[str, object], family: Family) -> Iterator[tup
 def _fits(value: object, key: Key) -> bool:
     if value is None or value == "auto":
         return bool(key.null) and (value == "auto") == (key.absent == "auto")
-    if key.type == "bool":
+    if key.type in ("bool", "is"):
         return isinstance(value, bool)
+    if key.type == "among":
+        return value in key.words
     if isinstance(value, bool):
         return False
     if key.type == "float":
@@ -133,15 +142,35 @@ def _resolved(said: Mapping[str, object], family: Family) -> Facts:
         if key.fixed and fact != (wanted := RULES[key.null](facts)):
             raise UnsupportedConfig((key.name, f"{fact} is not supported, only {key.null} = {wanted}"))
         facts.update(dict.fromkeys(key.ours, fact))
-    return _without_absent_kinds(family.settle(facts | dict(family.always)), family)
+    if family.pattern is not None:
+        _list_layers(facts, said, family, family.pattern)
+    facts |= {**family.always, **{path: RULES[rule](facts) for path, rule in family.follows.items()}}
+    return _without_absent_parts(_without_absent_kinds(family.settle(facts), family))
+
+
+def _list_layers(facts: dict[str, Fact], said: Mapping[str, object], family: Family, pattern: Pattern) -> None:
+    """Add the words of all layers, and how many there are, which a file may say beside."""
+    layers = facts["layers"] = pattern.read(said, facts)
+    key = family.key_of("n_layers")
+    if said.get(key) not in (None, len(layers)):
+        raise UnsupportedConfig((key, f"{_short(said[key])}, but {pattern.key} has {len(layers)} layers"))
+    facts["n_layers"] = len(layers)
+    misplaced = pattern.misplaced(said, layers)
+    if misplaced is not None:
+        raise UnsupportedConfig(misplaced)
 
 
 def _fact(value: object, key: Key) -> Fact:
-    assert isinstance(value, int | float)
+    assert isinstance(value, int | float | str)
+    if key.type == "is":
+        return key.words[0] if value else None
     return float(value) if key.type == "float" else value
 
 
 def _without_absent_kinds(facts: Facts, family: Family) -> Facts:
+    if family.pattern is not None:
+        used = kinds_of(facts) | {"norm", "residual", "mlp"}
+        return {path: value for path, value in facts.items() if "." not in path or path.partition(".")[0] in used}
     absent = set()
     for alternatives in family.layers:
         if len(alternatives) == 2:
@@ -152,6 +181,12 @@ def _without_absent_kinds(facts: Facts, family: Family) -> Facts:
                 absent.add(first)
     placed = (".every", ".offset")
     return {p: v for p, v in facts.items() if p.partition(".")[0] not in absent or p.endswith(placed)}
+
+
+def _without_absent_parts(facts: Facts) -> Facts:
+    """Without what would be said of a part that is none: the theta of attention without positions."""
+    absent = tuple(f"{path}." for path, value in facts.items() if value is None)
+    return {path: value for path, value in facts.items() if not path.startswith(absent)}
 
 
 def _contradictions(facts: Facts, family: Family) -> list[tuple[str, str]]:

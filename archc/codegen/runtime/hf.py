@@ -12,7 +12,7 @@ import argparse
 import json
 import re
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ def import_hf(source: Path, out: Path, *, allow: Iterable[str] = ()) -> Path:
     shards, found = _opened(source, model, allow)
 
     def pieces(pair: Pair) -> Callable[[], Iterator[Tensor]]:
-        return lambda: (shards.read(name) for name in pair.theirs)
+        return lambda: (pair.from_theirs(shards.read(name, pair.rows)) for name in pair.theirs)
 
     sources = {}
     for pair in found:
@@ -84,7 +84,7 @@ def load_hf(model: Model, source: Path, *, allow: Iterable[str] = ()) -> None:
         for pair in found:
             for i, name in enumerate(pair.theirs):
                 target = tensors[pair.ours]
-                (target[i] if pair.stacked else target).copy_(shards.read(name))
+                (target[i] if pair.stacked else target).copy_(pair.from_theirs(shards.read(name, pair.rows)))
 
 
 def export_hf(source: Path, out: Path, *, shard_bytes: int = SHARD_BYTES) -> Path:
@@ -97,15 +97,16 @@ def export_hf(source: Path, out: Path, *, shard_bytes: int = SHARD_BYTES) -> Pat
     model = checkpoint.empty(torch.device("meta"), torch.float32)
     _, shards = checkpoint.open_weights(path, model)
 
-    def piece(ours: str, index: int | None) -> Callable[[], tuple[Tensor]]:
-        return lambda: (shards.read(ours, index),)
+    def pieces(parts: list[tuple[Pair, int | None]]) -> Callable[[], Iterator[Tensor]]:
+        return lambda: (pair.to_theirs(shards.read(pair.ours, index)) for pair, index in parts)
 
     sources, dtypes = {}, Counter[torch.dtype]()
-    for pair in pairs(_infos(model)):
-        dtype = shards.info(pair.ours).dtype
-        dtypes[dtype] += pair.info.n_bytes
-        for i, name in enumerate(pair.theirs):
-            sources[name] = Source(Info(dtype, pair.their_shape), piece(pair.ours, i if pair.stacked else None))
+    for name, parts in _parts(pairs(_infos(model))).items():
+        dtype, *others = {shards.info(pair.ours).dtype for pair, _ in parts}
+        if others:
+            raise CheckpointError(f"{source}: the parts of {name} have several dtypes")
+        sources[name] = Source(Info(dtype, parts[0][0].their_shape), pieces(parts))
+        dtypes[dtype] += sources[name].info.n_bytes
     config = {**CONFIG, "dtype": str(dtypes.most_common(1)[0][0]).removeprefix("torch.")}
     with checkpoint.appearing(out) as folder:
         files = write_shards(folder, "model", sources, shard_bytes=shard_bytes)
@@ -127,16 +128,17 @@ def _opened(source: Path, model: Model, allow: Iterable[str]) -> tuple[Shards, l
     _compare_config(source, frozenset(allow))
     shards = Shards(_files(source))
     found = pairs(_infos(model))
-    wanted = {name for pair in found for name in pair.theirs}
+    wanted = dict.fromkeys(name for pair in found for name in pair.names)
+    shapes = {name: pair.their_shape for pair in found for name in (*pair.names, *pair.perhaps)}
     tied = tied_names(checkpoint.stored(model)[1])
+    tied |= {name: pair.theirs[0] for pair in found for name in (*pair.again, *pair.perhaps)}
     problems = {
-        "missing": [name for pair in found for name in pair.theirs if name not in shards],
+        "missing": [name for name in wanted if name not in shards],
         "unexpected": [n for n in shards.names() if n not in wanted and n not in tied and not _DERIVED.search(n)],
         "of another shape": [
-            f"{name} {list(shards.info(name).shape)}, not {list(pair.their_shape)}"
-            for pair in found
-            for name in pair.theirs
-            if name in shards and shards.info(name).shape != pair.their_shape
+            f"{name} {list(shards.info(name).shape)}, not {list(shape)}"
+            for name, shape in shapes.items()
+            if name in shards and shards.info(name).shape != shape
         ],
         "tied in this model, but with a value of their own": [
             alias
@@ -147,6 +149,15 @@ def _opened(source: Path, model: Model, allow: Iterable[str]) -> tuple[Shards, l
     if any(problems.values()):
         raise CheckpointError(f"{source} does not fit this model" + lines(problems))
     return shards, found
+
+
+def _parts(found: Iterable[Pair]) -> dict[str, list[tuple[Pair, int | None]]]:
+    """Every tensor of theirs with what it is made of, in order: tensors of ours, or one slice of one."""
+    parts = defaultdict[str, list[tuple[Pair, int | None]]](list)
+    for pair in found:
+        for i, name in enumerate(pair.names):
+            parts[name].append((pair, i if pair.stacked else None))
+    return {name: sorted(members, key=lambda member: member[0].start) for name, members in parts.items()}
 
 
 def _infos(model: Model) -> dict[str, Info]:

@@ -99,12 +99,14 @@ class Shards:
     def info(self, name: str) -> Info:
         return self._places[name][2]
 
-    def read(self, name: str, index: int | None = None) -> Tensor:
-        """The tensor on the CPU, or with `index` its slice [index] along the first axis."""
+    def read(self, name: str, index: int | slice | None = None) -> Tensor:
+        """The tensor on the CPU, or with `index` its slice [index] or rows [start:stop] along the first axis."""
         path, offset, info = self._places[name]
         if index is not None:
-            info = Info(info.dtype, info.shape[1:])
-            offset += index * info.n_bytes
+            first, n_rows = (index, 1) if isinstance(index, int) else (index.start, index.stop - index.start)
+            row = Info(info.dtype, info.shape[1:])
+            offset += first * row.n_bytes
+            info = row if isinstance(index, int) else Info(info.dtype, (n_rows, *row.shape))
         tensor = torch.empty(info.shape, dtype=info.dtype)
         wanted = _bytes_of(tensor)
         with path.open("rb", buffering=0) as file:

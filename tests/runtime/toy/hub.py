@@ -12,6 +12,7 @@ CONFIG: dict[str, object] = {
 }
 REPHRASED: frozenset[str] = frozenset({"max_position_embeddings"})
 ALIKE: dict[str, dict[str, object]] = {"toyling": {"model_type": "toyling", "sliding_window": None}}
+USES: tuple[tuple[int, int], ...] = ()
 ROWS = (
     ("embed.weight", "model.embed_tokens.weight"),
     ("lm_head.weight", "lm_head.weight"),
