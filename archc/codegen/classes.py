@@ -186,13 +186,13 @@ class Classes:
         return lines
 
     def initialise(self, weights: Iterable[Weight]) -> list[str]:
-        """One call of the package's initialise.py for each weight."""
+        """One call of the package's initialisations for each weight."""
         lines = []
         for weight in weights:
             arguments = [attribute(weight.path), *map(repr, weight.init.arguments)]
             if weight.init.residual_out:
                 arguments[-1] += f" * {ADDS}**-0.5"
-            function = self.names.use(".initialise", weight.init.function)
+            function = self.names.use(weight.init.module, weight.init.function)
             lines.append(statement(f"{function}({', '.join(arguments)})", BODY))
         return lines
 

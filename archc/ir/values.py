@@ -69,6 +69,7 @@ class Init:
     function: str
     arguments: tuple[float | int, ...] = ()
     residual_out: bool = False  # std is divided by sqrt(number of residual adds), as GPT-2 and Mamba do
+    module: str = ".initialise"  # another file of the package for what only one op begins with
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 # Between them: every operation, both skeletons of layers, a window, experts, an fp32 stream, sums of sublayers.
 MODELS = {name: SHRUNK[name] for name in ("jamba_tiny", "mamba_130m", "mistral_7b_v0_1", "mixtral_8x7b")}
-MODELS |= {name: KINDS[name] for name in ("sums_of_three", "single_operators", "attention_biases")}
+MODELS |= {name: KINDS[name] for name in ("sums_of_three", "single_operators", "attention_biases", "s4_options")}
 
 B, T = 2, 11
 PACKED = torch.tensor([0, 1, 2, 3, 0, 1, 0, 1, 2, 3, 4]).expand(B, T)
