@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 
 from archc.codegen.caches import CacheView, cache_view
 from archc.codegen.layout import definition, statement
-from archc.codegen.programs import BODY, USE, Names, Part, Program, parts
+from archc.codegen.programs import BODY, USE, Names, Part, Program, annotation, parts
 from archc.ir.graph import Layer, Node
 from archc.ir.op import attribute
-from archc.ir.values import Value, Weight
+from archc.ir.values import Weight
 
 ADDS = "N_RESIDUAL_ADDS"
 LAYER = "Layer"
@@ -134,7 +134,7 @@ class Classes:
             declared=tuple(f"{c.name}: {v.name}" for c, v in zip(part.children, children, strict=True) if _root(c)),
             constructor=tuple(constructor),
             parameters=self._parameters(part),
-            result=result_type(part.outputs),
+            result=self._result_type(part),
             body=Program(part, self.names).body(),
             initialise=(
                 *self.initialise(weights),
@@ -205,14 +205,20 @@ class Classes:
 
     def _parameters(self, part: Part) -> tuple[str, ...]:
         """Parameters of forward, after self and without the cache, whose type depends on all layers."""
-        names = Program(part, self.names).parameter_names()
-        optional = {"delta"}  # there is none before the first layer
-        parameters = [f"{name}: Tensor{' | None' if name in optional else ''}" for name in names]
+        parameters = []
+        for name, value in zip(Program(part, self.names).parameter_names(), part.inputs, strict=True):
+            optional = value.name == "delta" or value.type == "kv"  # there are none before the first layer
+            parameters.append(f"{name}: {annotation(value, self.names)}{' | None' if optional else ''}")
         if part.per_use:
             parameters.append(f"{USE}: {self.use_class(part).name}")
         if part.positional:
             parameters.append("positions: Tensor | None = None")
         return tuple(parameters)
+
+    def _result_type(self, part: Part) -> str:
+        """What forward returns; keys and values that a part merely hands on may be none."""
+        types = [annotation(v, self.names) + " | None" * (v.type == "kv" and v in part.inputs) for v in part.outputs]
+        return types[0] if len(types) == 1 else f"tuple[{', '.join(types)}]"
 
     def _with_cache(self, view: ClassView, part: Part, children: list[ClassView]) -> ClassView:
         own = [state for node in part.own for state in node.op.state()]
@@ -298,7 +304,3 @@ def _union(left: str, right: str) -> str:
 def _tuple(items: Iterable[str]) -> str:
     members = list(items)
     return f"({', '.join(members)},)" if len(members) == 1 else f"({', '.join(members)})"
-
-
-def result_type(outputs: tuple[Value, ...]) -> str:
-    return "Tensor" if len(outputs) == 1 else f"tuple[{', '.join('Tensor' for _ in outputs)}]"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from archc.codegen.classes import Classes, ClassView
 from archc.codegen.layout import statement
-from archc.codegen.programs import BODY, Names, Part, Program, parts
+from archc.codegen.programs import BODY, Names, Part, Program, annotation, parts
 from archc.ir.graph import Graph, Node, Stack, Use, counts, op_graphs
 from archc.ir.size import Size
 from archc.ir.values import State, Weight
@@ -56,6 +56,8 @@ def model_view(graph: Graph, names: Names, doc: Iterable[str], spec_hash: str) -
     weights = [*_own_weights(first), *_own_weights(last)]
     layer_inputs = next(iter(counts(graph.stack))).graph.inputs
     carry = [value.name or "h" for value in layer_inputs[: len(layer_inputs) - len(graph.invariants)]]
+    stream = carry[: len(graph.epilogue.inputs)]
+    absent = {v.name or "": annotation(v, names) for v in layer_inputs if v.name in (*stream[:-1], *graph.carried)}
     shared = _shared(graph, classes)
     settings = graph.settings
     initialise = classes.initialise(weights)
@@ -76,12 +78,15 @@ def model_view(graph: Graph, names: Names, doc: Iterable[str], spec_hash: str) -
         constructor=tuple(_module_lines(first)) + tuple(_module_lines(last)),
         tied=settings.tied,
         initialise=(*initialise[:head], *loop, *initialise[head:]),
-        start=(*_start(first, names, carry), *(f"{' ' * BODY}{name} = {carry[-1]}" for name in graph.invariants)),
+        start=(
+            *_start(first, names, stream[-1], absent),
+            *(f"{' ' * BODY}{name} = {stream[-1]}" for name in graph.invariants),
+        ),
         carry=", ".join(carry),
         arguments=", ".join([*carry, *graph.invariants]),
         shared=shared,
         stack_parameters=", ".join(f"{name}: list[{class_name}]" for name, class_name, _ in shared),
-        end=_end(last, names, carry),
+        end=_end(last, names, stream),
         capacity="context" if any(map(_unbounded, _states(graph))) else "None",
         layer_type=" | ".join(view.name for view in classes.layers),
         stack=tuple(_stack(graph.stack, classes, 4)),
@@ -112,16 +117,16 @@ def _module_lines(part: Part) -> Iterator[str]:
             yield statement(f"self.{module.name} = {module.constructor}", BODY, module.comment)
 
 
-def _start(part: Part, names: Names, carry: list[str]) -> tuple[str, ...]:
-    """Statements up to the first layer: the last of the carry is the stream, anything before it starts as None."""
+def _start(part: Part, names: Names, stream: str, absent: dict[str, str]) -> tuple[str, ...]:
+    """Statements up to the first layer: the stream, and what there is none of yet, by name and type."""
     program = Program(part, names, {part.inputs[0]: "tokens"})
-    empty = [f"{' ' * BODY}{name}: Tensor | None = None" for name in carry[:-1]]
-    return (*empty, *program.body(carry[-1]))
+    empty = [f"{' ' * BODY}{name}: {kind} | None = None" for name, kind in absent.items()]
+    return (*empty, *program.body(stream))
 
 
-def _end(part: Part, names: Names, carry: list[str]) -> tuple[str, ...]:
-    """Statements from the last layer's carry to `logits`."""
-    return Program(part, names, dict(zip(part.inputs, carry, strict=True))).body("logits: Tensor")
+def _end(part: Part, names: Names, stream: list[str]) -> tuple[str, ...]:
+    """Statements from the stream that the last layer leaves to `logits`."""
+    return Program(part, names, dict(zip(part.inputs, stream, strict=True))).body("logits: Tensor")
 
 
 def _states(graph: Graph) -> Iterator[State]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from archc.codegen.layout import is_call, statement
 from archc.ir.graph import Node, OpGraph, Scope, Shared
 from archc.ir.op import Kernel, Printer
-from archc.ir.values import State, Value
+from archc.ir.values import ANNOTATIONS, State, Value
 
 BODY = 8  # columns of a method's body
 RESULT = "out"  # what a program returns, if its author gave it no name
@@ -36,6 +36,13 @@ class Names:
     def use(self, module: str, name: str) -> str:
         self.imports.add((module, name))
         return name
+
+
+def annotation(value: Value, names: Names) -> str:
+    """The type of a value where modules take or give it."""
+    if value.type not in ANNOTATIONS:
+        return "Tensor"
+    return names.use(*ANNOTATIONS[value.type])
 
 
 @dataclass(frozen=True)
@@ -211,7 +218,7 @@ class Program:
         return ", ".join(targets)
 
     def _shapes(self, outputs: tuple[Value, ...]) -> str:
-        shapes = list(dict.fromkeys(value.shape for value in outputs if value.type != "plan"))
+        shapes = list(dict.fromkeys(value.shape for value in outputs if value.is_tensor))
         if len(shapes) == 1 and len(outputs) > 1:
-            return f"{shapes[0]} each" if all(v.type != "plan" for v in outputs) else shapes[0]
+            return f"{shapes[0]} each" if all(v.is_tensor for v in outputs) else shapes[0]
         return ", ".join(shapes)

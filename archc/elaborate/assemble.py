@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import chain, count
@@ -14,6 +14,7 @@ from archc.ir.graph import Layer, OpGraph, Shared
 from archc.ir.values import BATCH, TIME, Axis, Init, Value, constant_axis
 from archc.layers.kind import Kind, Norm
 from archc.layers.parts import Concat, ShareFields
+from archc.ops.attention_kv import KV
 from archc.ops.ends import Embedding, TiedHead
 from archc.ops.linear import linear
 from archc.ops.pointwise import Scale, SoftCap, Upcast, add, concat
@@ -50,6 +51,15 @@ class LayerPlan:
     norm: Norm
     residual: Residual
     reads_embedding: bool = False  # some layer of the model does, and so all are handed the embedded tokens
+    hands_keys: bool = False  # some layer reuses keys and values, and so all hand on the latest
+
+    @property
+    def kinds(self) -> Iterator[Kind]:
+        """Its kinds in the order in which they run, those of shared modules among them."""
+        for sublayer in self.sublayers:
+            for kinds in sublayer.share.sublayers if sublayer.share else ():
+                yield from kinds
+            yield from sublayer.kinds
 
 
 def d_model_axis(settings: ModelSettings) -> Axis:
@@ -61,6 +71,9 @@ def build_layer(plan: LayerPlan, d_model: Axis, text: str) -> Layer:
     b = Body(d_model)
     start = stream = b.call_it(Value((BATCH, TIME, d_model)), "h")
     embed = b.call_it(Value((BATCH, TIME, d_model)), EMBED)
+    if plan.hands_keys or any(kind.reused_keys(d_model.size.value) for kind in plan.kinds):
+        b.carried[KV] = b.call_it(Value((BATCH, TIME), type="kv"), KV)
+    carried = tuple(b.carried.values())
     using: list[str] = []
     for names, sublayer in zip(scope_names(plan.sublayers), plan.sublayers, strict=True):
         source = stream
@@ -74,13 +87,14 @@ def build_layer(plan: LayerPlan, d_model: Axis, text: str) -> Layer:
         x, branch = run_branches(b, names, sublayer.kinds, plan, source, "x")
         if plan.residual.branch is not None:
             branch = b.one(Scale(factor=float(plan.residual.branch)), branch)
-        carried = x if plan.residual.of == "normed" else stream
+        onto = x if plan.residual.of == "normed" else stream
         if plan.residual.stream is not None:
-            carried = b.one(Scale(factor=float(plan.residual.stream)), carried)
-        stream = b.call_it(add(b, carried, b.call_it(branch, "delta")), "h")
+            onto = b.one(Scale(factor=float(plan.residual.stream)), onto)
+        stream = b.call_it(add(b, onto, b.call_it(branch, "delta")), "h")
         if plan.residual.norm == "post":
             stream = b.call_it(plan.norm.apply(b, f"{names[0]}_norm", stream), "h")
-    graph, scopes = b.finish((start, embed) if plan.reads_embedding else (start,), (stream,))
+    inputs = (start, *carried, embed) if plan.reads_embedding else (start, *carried)
+    graph, scopes = b.finish(inputs, (stream, *b.carried.values()))
     return Layer(graph, scopes, text, plan)
 
 

@@ -10,12 +10,14 @@ from archc.elaborate.macros import Macros
 from archc.elaborate.names import check_model
 from archc.elaborate.reader import SettingsReader
 from archc.elaborate.resolve import Resolver
+from archc.elaborate.reuse import check_keys, hand_on_keys
 from archc.elaborate.settings import ModelSettings
 from archc.elaborate.stack import CopyCounter, Counter, Phases, StackBuilder, roll
 from archc.grammar.tree import Block, Let, Model, Name, Setting, Share, Spec, Word
 from archc.ir.graph import Graph, Layer, Settings, Stack, counts
 from archc.ir.values import constant_axis
 from archc.layers.kind import Kind, fields_of
+from archc.ops.attention_kv import KV
 
 
 class Elaborator:
@@ -48,10 +50,13 @@ class Elaborator:
             self._all_copies_used(stack)
         self.report.raise_if_errors()
         assert settings is not None
+        self.report.add(*check_keys(stack, settings.d_model, plan_of, resolver.span_of))
+        self.report.raise_if_errors()
         return self._graph(settings, roll(stack), reads_embedding)
 
     def _graph(self, settings: ModelSettings, stack: tuple[Stack, ...], reads_embedding: bool) -> Graph:
         d_model, vocab = d_model_axis(settings), constant_axis("vocab", settings.vocab)
+        stack, hands_keys = hand_on_keys(stack, d_model, plan_of)
         adds = sum(times * len(plan_of(layer).sublayers) for layer, times in counts(stack).items())
         return Graph(
             Settings(
@@ -68,6 +73,7 @@ class Elaborator:
             stack,
             build_epilogue(settings, vocab, d_model),
             self._defaults(settings),
+            (KV,) if hands_keys else (),
             (EMBED,) if reads_embedding else (),
         )
 

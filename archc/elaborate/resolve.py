@@ -185,6 +185,10 @@ class Resolver:
             self._bound[draft] = self._bind(draft)
         return self._bound[draft]
 
+    def span_of(self, kind: Kind) -> Span:
+        """Where a kind was first written."""
+        return next(draft.span for draft, bound in self._bound.items() if bound == kind)
+
     def _bind(self, draft: Draft) -> Kind | None:
         binder = draft.bind(self.env)
         try:

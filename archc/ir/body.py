@@ -21,13 +21,14 @@ from archc.ir.values import Axis, Value
 class Body:
     """Collects the nodes of one layer.
 
-    `d_model` is the model's width; `stacked` is set while an expert's program runs over all experts at once, and then
+    `d_model` is the model's width; `carried` is what layers hand on beside the stream, by name; `stacked` is set while an expert's program runs over all experts at once, and then
     linear projections become one weight per expert.
     """
 
     def __init__(self, d_model: Axis) -> None:
         self.d_model = d_model
         self.stacked: StackedExperts | None = None
+        self.carried: dict[str, Value] = {}
         self._nodes: list[Node] = []
         self._scopes: list[Scope] = []
         self._path: list[str] = []
@@ -90,9 +91,12 @@ class Body:
                 renamed[value] = replace(value, name=self._names.get(value, value.name))
             return renamed[value]
 
+        read = {value for node in self._nodes for value in node.inputs} | set(outputs)
+        replaced = [node for node in self._nodes if node.outputs[0].type == "kv" and node.outputs[0] not in read]
         nodes = tuple(
             replace(node, inputs=tuple(map(named, node.inputs)), outputs=tuple(map(named, node.outputs)))
             for node in self._nodes
+            if node not in replaced  # keys and values that later ones replaced before any layer read them
         )
         return OpGraph(tuple(map(named, inputs)), tuple(map(named, outputs)), nodes), tuple(self._scopes)
 
@@ -102,14 +106,17 @@ class Body:
         return value
 
     def _learn_names(self) -> None:
-        """Look at the variables of the running programs, outermost first; the first name that a value had stays."""
+        """Look at the variables of the running programs and their helpers in the same file, outermost first.
+
+        The first name that a value had stays.
+        """
         running = self._programs[-1] if self._programs else None
         if running is None:
             return
         programs: list[FrameType] = []
         frame: FrameType | None = sys._getframe(2)
         while frame is not None:
-            if frame.f_code.co_name == running.co_name:
+            if running.co_name == frame.f_code.co_name or running.co_filename == frame.f_code.co_filename:
                 programs.append(frame)
             if frame.f_code is running:
                 break

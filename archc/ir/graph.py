@@ -150,6 +150,7 @@ class Graph:
     stack: tuple[Stack, ...]
     epilogue: OpGraph
     defaults: tuple[str, ...] = ()  # defaults that the spec left open, as the report shows them
+    carried: tuple[str, ...] = ()  # what every layer hands on behind the stream: `kv`, the latest keys and values
     invariants: tuple[str, ...] = ()  # what every layer reads beside the carry: `embed`, the embedded tokens
 
 

@@ -135,7 +135,7 @@ class Op(ABC):
         """Say where the results lie and what backward reads: unless an op says otherwise, its inputs."""
         for value in outputs:
             if self.is_view:
-                tape.view(value, inputs[0])
+                tape.view(value, *inputs)
             else:
                 tape.new(value, wide=tape.wide(*inputs))
         if not self.is_view:

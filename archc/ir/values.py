@@ -31,7 +31,10 @@ class Axis:
 BATCH = Axis("B", Symbol("B"))
 TIME = Axis("T", Symbol("T"))
 
-ValueType = Literal["activation", "index", "plan"]
+ValueType = Literal["activation", "index", "plan", "kv"]
+
+# What the emitted code calls values that are no plain tensors, where a module takes or gives them.
+ANNOTATIONS: dict[ValueType, tuple[str, str]] = {"kv": (".attention_kv", "KeysValues")}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +49,10 @@ class Value:
     name: str | None = None
     type: ValueType = "activation"
     serial: int = field(default_factory=lambda: next(_serial))
+
+    @property
+    def is_tensor(self) -> bool:
+        return self.type in ("activation", "index")
 
     @property
     def shape(self) -> str:

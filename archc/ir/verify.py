@@ -18,7 +18,8 @@ def verify(graph: Graph, after: str) -> Graph:
         _verify_program(op_graph, after)
     extra = len(graph.invariants)
     carry = {(len(layer.graph.inputs) - extra, len(layer.graph.outputs)) for layer in counts(graph.stack)}
-    carry.add((len(graph.epilogue.inputs), len(graph.epilogue.inputs)))
+    handed = len(graph.epilogue.inputs) + len(graph.carried)
+    carry.add((handed, handed))
     if len(carry) != 1:
         raise InvalidGraphError(f"after {after}: layers disagree on what they hand on: {sorted(carry)}")
     return graph

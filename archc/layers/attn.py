@@ -7,11 +7,12 @@ from fractions import Fraction
 from typing import Literal
 
 from archc.ir.body import Body
-from archc.ir.values import Value
-from archc.layers.kind import Mixer, Norm, Problem
+from archc.ir.values import Axis, Value
+from archc.layers.kind import Keys, Mixer, Norm, Problem
 from archc.layers.parts import Conv, Heads, Lora, Rope
 from archc.layers.words import divisors, either
 from archc.ops.attention import attention, merge_heads, rope, split_heads
+from archc.ops.attention_kv import attention_to, hand_on
 from archc.ops.linear import linear, out_linear
 from archc.ops.pointwise import activation, mul, scaled
 from archc.ops.split import split
@@ -40,6 +41,10 @@ class Attention(Mixer, keyword="attn"):
     )
     lora: Lora | None = field(default=None, metadata={"doc": "low-rank adapters on q, k, v"})
     scale: Fraction | None = field(default=None, metadata={"doc": "of the scores; 1 / sqrt(d_head) unless given"})
+    kv: Literal["prev"] | None = field(
+        default=None,
+        metadata={"doc": "prev attends to the keys and values of the nearest layer before that makes some"},
+    )
     qkv_conv: Conv | None = field(default=None, metadata={"doc": "causal convolution over q, k and v, before rope"})
 
     def forward(self, b: Body, h: Value) -> Value:
@@ -47,9 +52,39 @@ class Attention(Mixer, keyword="attn"):
         n_kv_heads = b.axis("n_kv_heads", self.heads.n_kv)
         d_head = b.axis("d_head", self.head_width(b.d_model.size.value))
         d_head_v = d_head if self.d_head_v is None else b.axis("d_head_v", self.d_head_v)
+        q, k, v = self._projected(b, h, n_heads, n_kv_heads, d_head, d_head_v)
+        if self.qk_norm is not None:
+            q = self.qk_norm.apply(b, "q_norm", q)
+            k = k and self.qk_norm.apply(b, "k_norm", k)
+        if self.rope is not None:
+            q = rope(b, q, float(self.rope.theta), self.rope.dims)
+            k = k and rope(b, k, float(self.rope.theta), self.rope.dims)
+        scale = d_head.size.value**-0.5 if self.scale is None else float(self.scale)
+        cap = None if self.cap is None else float(self.cap)
+        if k is None or v is None:
+            y = attention_to(b, q, kv_heads=n_kv_heads, d_head_v=d_head_v, scale=scale, window=self.window, cap=cap)
+        else:
+            k = k if self.k_scale is None else scaled(b, k, float(self.k_scale))
+            hand_on(b, k, v, self.window)
+            y = attention(b, q, k, v, scale=scale, window=self.window, cap=cap)
+        y = merge_heads(b, y)
+        if self.out_gate is not None:
+            gate = linear(b, "gate_proj", h, to=y.width, bias=self.bias)
+            y = mul(b, y, activation(b, self.out_gate, gate))
+        return out_linear(b, "o_proj", y, bias=self.out_bias)
+
+    def _projected(
+        self, b: Body, h: Value, n_heads: Axis, n_kv_heads: Axis, d_head: Axis, d_head_v: Axis
+    ) -> tuple[Value, Value | None, Value | None]:
+        """q, k and v in heads; q alone where those of an earlier layer are reused."""
         d_q = b.axis("n_heads*d_head", n_heads.symbol * d_head.symbol)
         d_k = b.axis("n_kv_heads*d_head", n_kv_heads.symbol * d_head.symbol)
         d_v = b.axis(f"n_kv_heads*{d_head_v}", n_kv_heads.symbol * d_head_v.symbol)
+        if self.kv == "prev":
+            q = linear(b, "q_proj", h, to=d_q, bias=self.bias)
+            if self.lora is not None:
+                (q,) = self.lora.adapt(b, h, q=(q,))
+            return split_heads(b, q, n_heads, d_head), None, None
         if self.qkv_conv is None:
             q = linear(b, "q_proj", h, to=d_q, bias=self.bias)
             k = linear(b, "k_proj", h, to=d_k, bias=self.bias)
@@ -65,27 +100,28 @@ class Attention(Mixer, keyword="attn"):
         q = split_heads(b, q, n_heads, d_head)
         k = split_heads(b, k, n_kv_heads, d_head)
         v = split_heads(b, v, n_kv_heads, d_head_v)
-        if self.qk_norm is not None:
-            q = self.qk_norm.apply(b, "q_norm", q)
-            k = self.qk_norm.apply(b, "k_norm", k)
-        if self.rope is not None:
-            q = rope(b, q, float(self.rope.theta), self.rope.dims)
-            k = rope(b, k, float(self.rope.theta), self.rope.dims)
-        if self.k_scale is not None:
-            k = scaled(b, k, float(self.k_scale))
-        scale = d_head.size.value**-0.5 if self.scale is None else float(self.scale)
-        y = attention(b, q, k, v, scale=scale, window=self.window, cap=None if self.cap is None else float(self.cap))
-        y = merge_heads(b, y)
-        if self.out_gate is not None:
-            gate = linear(b, "gate_proj", h, to=y.width, bias=self.bias)
-            y = mul(b, y, activation(b, self.out_gate, gate))
-        return out_linear(b, "o_proj", y, bias=self.out_bias)
+        return q, k, v
+
+    def keys(self, d_model: int) -> Keys | None:
+        return None if self.kv == "prev" else self._keys(d_model)
+
+    def reused_keys(self, d_model: int) -> Keys | None:
+        return self._keys(d_model) if self.kv == "prev" else None
+
+    def _keys(self, d_model: int) -> Keys:
+        d_head = self.head_width(d_model)
+        return Keys(self.heads.n_kv, d_head, self.d_head_v or d_head, self.window)
 
     def head_width(self, d_model: int) -> int:
         return d_model // self.heads.n_heads if self.d_head is None else self.d_head
 
     def problems(self, d_model: int) -> list[Problem]:
-        return [*self._head_problems(d_model), *self._rope_problems(d_model), *self._adapter_problems()]
+        return [
+            *self._head_problems(d_model),
+            *self._rope_problems(d_model),
+            *self._adapter_problems(),
+            *self._reuse_problems(),
+        ]
 
     def _head_problems(self, d_model: int) -> list[Problem]:
         n_heads, n_kv = self.heads.n_heads, self.heads.n_kv
@@ -119,5 +155,11 @@ class Attention(Mixer, keyword="attn"):
         return []
 
     def _adapter_problems(self) -> list[Problem]:
-        projections = ("q", "k", "v") if self.qkv_conv is None else ("qkv",)
+        projections = ("q",) if self.kv == "prev" else ("q", "k", "v") if self.qkv_conv is None else ("qkv",)
         return [] if self.lora is None else self.lora.problems(self.keyword, projections)
+
+    def _reuse_problems(self) -> list[Problem]:
+        """Fields of keys and values say nothing in a layer that makes none."""
+        said = [name for name in ("k_scale", "qkv_conv") if self.kv == "prev" and getattr(self, name) is not None]
+        message = f"with kv=prev a layer makes no keys and values, so `{said[0]}` says nothing" if said else ""
+        return [Problem("unused-field", message, (said[0], "kv"), "", "leave it out")] if said else []

@@ -44,6 +44,16 @@ class Norm(Part):
         raise NotImplementedError
 
 
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Keys and values that one layer makes and others may attend to."""
+
+    n_kv_heads: int
+    d_head: int
+    d_head_v: int
+    window: int | None  # how many tokens are kept; all unless given
+
+
 @dataclass(frozen=True, kw_only=True)
 class Kind(ABC):
     """A layer kind. `forward` is the only description of what it computes, holds and costs."""
@@ -69,6 +79,14 @@ class Kind(ABC):
     def problems(self, d_model: int) -> list[Problem]:
         """What is wrong with these field values, each tied to the fields that cause it."""
         return []
+
+    def keys(self, d_model: int) -> Keys | None:
+        """The keys and values that it makes, and so hands on to layers that reuse them."""
+        return None
+
+    def reused_keys(self, d_model: int) -> Keys | None:
+        """Those that it takes from the nearest layer before it that makes some."""
+        return None
 
     def run(self, b: Body, name: str, h: Value) -> Value:
         """Append this kind to a layer as its submodule `name`."""

@@ -110,8 +110,7 @@ class Attention(Op):
     cap: float | None = None  # scores s are cap * tanh(s / cap)
 
     def results(self, *inputs: Value) -> tuple[Result, ...]:
-        q, _, v = inputs
-        return (Result((*q.axes[:-1], v.width)),)
+        return (Result((*inputs[0].axes[:-1], self.d_head_v)),)
 
     def state(self) -> tuple[State, ...]:
         """Keys (rotated) and values of the tokens that can still be seen."""
@@ -123,10 +122,9 @@ class Attention(Op):
 
     def flops(self, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> Flops:
         """Two matrix products forward (q kᵀ, p v), five backward (q kᵀ again, dv, dp, dq, dk)."""
-        q, _, v = inputs
-        pairs = mul(BATCH.symbol, q.axes[-2].symbol, causal_pairs(self.window))
+        pairs = mul(BATCH.symbol, inputs[0].axes[-2].symbol, causal_pairs(self.window))
         forward = mul(BATCH.symbol, causal_pairs(self.window), self.pair_flops(inputs, outputs))
-        backward = mul(2, pairs, 3 * q.width.symbol + 2 * v.width.symbol)
+        backward = mul(2, pairs, 3 * self.d_head.symbol + 2 * self.d_head_v.symbol)
         return Flops(forward, forward, backward)
 
     def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
@@ -139,18 +137,19 @@ class Attention(Op):
         return ((".attention", "attention"),)
 
     def code(self, p: Printer) -> str:
-        window = "" if self.window is None else f", window={self.window}"
-        cap = "" if self.cap is None else f", cap={self.cap!r}"
-        options = f"scale={self.scale!r}{window}{cap}, positions={p.positions}, {p.held('kv')}"
-        return f"attention({', '.join(p.inputs)}, {options})"
+        return f"attention({', '.join(p.inputs)}, {self.options}, positions={p.positions}, {p.held('kv')})"
+
+    @property
+    def options(self) -> str:
+        options = {"scale": self.scale, "window": self.window, "cap": self.cap}
+        return ", ".join(f"{name}={value!r}" for name, value in options.items() if value is not None)
 
     @property
     def mixes_tokens(self) -> bool:
         return True
 
     def pair_flops(self, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> Size:
-        q, _, v = inputs
-        return mul(2, q.axes[-2].symbol, q.width.symbol + v.width.symbol)
+        return mul(2, inputs[0].axes[-2].symbol, self.d_head.symbol + self.d_head_v.symbol)
 
     @property
     def matmul(self) -> bool:
@@ -158,8 +157,7 @@ class Attention(Op):
 
     @property
     def label(self) -> str:
-        options = {"scale": self.scale, "window": self.window, "cap": self.cap}
-        return " ".join(["attention", *(f"{name}={value!r}" for name, value in options.items() if value is not None)])
+        return f"attention {self.options.replace(',', '')}"
 
 
 def split_heads(b: Body, x: Value, heads: Axis, width: Axis) -> Value:

@@ -59,8 +59,6 @@ def _retain_sum(tape: Tape, residual: Value, delta: Value, summed: Value) -> Non
         tape.new(summed, wide=tape.wide(residual))
 
 
-CARRIED = 2  # a rotated layer hands on its last branch and the stream without it
-
 
 def fuse_add_norm(graph: Graph) -> Graph:
     """Rotate the whole stack, unless that is done already or a layer does not end in a residual add."""
@@ -69,7 +67,7 @@ def fuse_add_norm(graph: Graph) -> Graph:
     rotated = {
         layer: replace(layer, graph=changed)
         for layer, changed in layers.items()
-        if changed is not None and len(changed.outputs) == CARRIED
+        if changed is not None and len(changed.outputs) > len(layer.graph.outputs)
     }
     if len(rotated) != len(layers) or epilogue is None:
         return graph
@@ -78,20 +76,20 @@ def fuse_add_norm(graph: Graph) -> Graph:
 
 def _rotate(graph: OpGraph) -> OpGraph | None:
     """The program on (delta, residual) in place of the stream, or None if the stream is not a chain of adds."""
-    stream, *invariants = graph.inputs
+    stream, *others = graph.inputs
     if stream.name == "delta":
         return None
     residual, delta = replace(stream, name="residual", serial=-1 - stream.serial), Value(stream.axes, "delta")
-    inputs = (delta, residual, *invariants)
+    inputs = (delta, residual, *others)
     placed: dict[int, tuple[Node, ...]] = {}
     renamed: dict[Value, Value] = {}
     while stream not in graph.outputs:
         readers = graph.consumers(stream)
         add = next((n for n in reversed(readers) if _continues(n, stream)), None)
-        others = [node for node in readers if node is not add]
-        if len(others) == 1 and isinstance(others[0].op, RMSNorm):
-            region, summed = _add_norm(others[0], residual, delta)
-            placed[id(others[0])] = (region,)
+        rest = [node for node in readers if node is not add]
+        if len(rest) == 1 and isinstance(rest[0].op, RMSNorm):
+            region, summed = _add_norm(rest[0], residual, delta)
+            placed[id(rest[0])] = (region,)
         else:
             region, summed = _pending(residual, delta)
             renamed[stream] = summed
@@ -102,9 +100,9 @@ def _rotate(graph: OpGraph) -> OpGraph | None:
         placed[id(add)] = tuple(node for node in placed.get(id(add), ()) if node is not add)
         residual, delta, stream = summed, add.inputs[1], add.outputs[0]
     else:
-        if graph.outputs != (stream,) or graph.consumers(stream):
+        if graph.consumers(stream):
             return None
-        outputs = (delta, residual)
+        outputs = (delta, residual, *graph.outputs[1:])
     nodes = [node for old in graph.nodes for node in placed.get(id(old), (old,))]
     return OpGraph(inputs, outputs, tuple(_reading(node, renamed) for node in nodes))
 

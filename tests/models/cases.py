@@ -144,6 +144,20 @@ KINDS = {
         ),
         "attention_cap": (SWIGLU, "block x2 < attn gqa(4,2) cap=3 window(5) rope, attn gqa(4,2) cap=3 >"),
         "attention_gate": (SWIGLU, "block < attn gqa(4,2) out_gate=sigmoid d_head_v=5 k_scale=0.5 d_head=4 >"),
+        "reused_keys": (
+            SWIGLU,
+            "block x2 < attn gqa(4,2) rope, mamba(d_state=4), attn gqa(8,2) rope kv=prev d_head=4 >",
+        ),
+        "reused_keys_window": (
+            NONE,
+            "residual(norm=sandwich)",
+            "block x2 < attn gqa(4,2) window(5) rope + attn gqa(4,2) kv=prev window(3) + gelu(6), mamba(d_state=4) >",
+        ),
+        "reused_keys_shared": (
+            NONE,
+            "share g = attn gqa(4,2) + swiglu(8)",
+            "block x3 < mamba(d_state=4), g, attn gqa(4,2) kv=prev || mamba(d_state=4) >",
+        ),
         "geglu_tanh": ("mlp geglu_tanh(12)", "block < attn gqa(4,2) >"),
         "gelu_tanh": ("mlp gelu_tanh(12)", "block < attn gqa(4,2) >"),
         "s4": (NONE, "block x2 < s4(d_state=6) >"),
