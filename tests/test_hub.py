@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import random
 import subprocess
@@ -22,6 +21,8 @@ from archc.ir.graph import Graph
 from archc.passes.params import params
 from archc.passes.pipeline import lower
 from archc.passes.workload import Workload
+
+from .hub.emitted import families
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = Path(__file__).parent / "hub"
@@ -240,11 +241,12 @@ def test_periods(at: list[bool], expected: tuple[int, int] | None) -> None:
 def test_hub_py_is_a_clean_module(tmp_path: Path) -> None:
     specs = [path.read_text() for path in (ROOT / "specs").glob("*.arch")]
     for i, spec in enumerate([*specs, HEADER + "block x2 < attn gqa(4,2) rope(dims=4) >"]):
-        module = hub.hub_py(graph_of(spec))
+        match, module = hub.match(graph_of(spec)), hub.hub_py(graph_of(spec))
         (tmp_path / f"hub_{i}.py").write_text(module)
-        names: dict[str, object] = {}
-        exec(compile(ast.parse(module), "hub.py", "exec"), names)
-        assert (names["FAMILY"] is None) == (not names["ROWS"]) == (not names["CONFIG"])
+        matches = (match, *match.others) if match else ()
+        assert [(one.family.name, one.config, one.rows, one.uses) for one in matches] == [
+            (one.name, one.config, one.rows, one.uses) for one in families(module)
+        ]
     for command in (["ruff", "check", "--select=E,F,W,I,N,UP,B,C4,SIM,RUF,D1"], ["ruff", "format", "--check"]):
         arguments = [sys.executable, "-m", *command, "--isolated", "--line-length=120", str(tmp_path)]
         run = subprocess.run(arguments, capture_output=True, text=True, check=False)
@@ -255,20 +257,21 @@ def test_a_mistral_without_a_window_is_a_llama() -> None:
     found = hub.match(graph_of(hub.spec_text(config_of("mistral_7b_v0_1") | {"sliding_window": None})))
     assert found is not None
     assert found.family.name == "llama"
-    assert found.alike == {
-        "mistral": {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": None}
-    }
-    names: dict[str, object] = {}
-    exec(hub.hub_py(graph_of((ROOT / "specs" / "jamba_tiny.arch").read_text())), names)
-    assert names["ALIKE"] == {}
-    assert names["REPHRASED"] == {
+    mistral = next(other for other in found.others if other.family.name == "mistral")
+    assert mistral.rows == found.rows
+    assert mistral.config["sliding_window"] is None
+
+
+def test_what_may_be_said_in_other_words() -> None:
+    (jamba,) = families(hub.hub_py(graph_of((ROOT / "specs" / "jamba_tiny.arch").read_text())))
+    assert jamba.rephrased == (
         "attn_layer_offset",
         "attn_layer_period",
         "expert_layer_offset",
         "expert_layer_period",
         "mamba_dt_rank",
         "max_position_embeddings",
-    }
+    )
 
 
 def test_a_tied_head_is_a_second_name() -> None:

@@ -1,92 +1,84 @@
-"""The text of a generated package's hub.py: its checkpoint family's names and configuration."""
+"""The text of a generated package's hub.py: names and configurations of the families that its model belongs to."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
 
+from archc.hub.family import CONFIG_FILE, WEIGHTS
 from archc.hub.match import Match
 
-_HEADER = '"""{doc}"""\n\nfrom __future__ import annotations\n\n'
+_HEADER = '''"""What other programs call this model{doc}"""
+
+from __future__ import annotations
+
+from .hf_family import Family
+'''
 _ROWS_ARE = """\
 # Our tensor, theirs. `*` is a layer's index; a last `[*]` is the expert's index in a stacked tensor of ours.
 # A second row for a tensor of ours is another name that it may have in a file.
 """
-_REPHRASED_IS = """\
-# Keys that a config.json may say in other words; the names and shapes of its tensors show what is meant.
-"""
-_ALIKE_IS = """\
-# Other families with the same names and the same function, and the keys that say it there.
-"""
-_USES_ARE = """\
-# (layer, copy) of each use of a shared module, in order.
-"""
-_NONE = """\
-FAMILY: str | None = None
-
-CONFIG: dict[str, object] = {}
-
-REPHRASED: frozenset[str] = frozenset()
-
-ALIKE: dict[str, dict[str, object]] = {}
-
-ROWS: tuple[tuple[str, str], ...] = ()
-
-USES: tuple[tuple[int, int], ...] = ()
-"""
+WIDTH = 120
 
 
 def module_text(match: Match | None) -> str:
-    """A typed module in ruff's format; FAMILY is None where no family computes what the model computes."""
+    """A typed module in ruff's format; FAMILIES is empty where no family computes what the model computes."""
     if match is None:
-        return _HEADER.format(doc="The Hugging Face names of this model: no family computes what it computes.") + _NONE
-    doc = f"The Hugging Face names of this model: it is a {match.family.title} ({match.family.source})."
-    lines = [
-        _HEADER.format(doc=doc) + f"FAMILY: str | None = {_literal(match.family.name)}",
-        "",
-        "CONFIG: dict[str, object] = {",
-        *(f"    {_literal(key)}: {_literal(value)}," for key, value in sorted(match.config.items())),
-        "}",
-        "",
-        *_rephrased(match),
-        "",
-        *_alike(match),
-        "",
-        _ROWS_ARE + "ROWS: tuple[tuple[str, str], ...] = (",
-        *_rows(match),
-        ")",
-        "",
-        _USES_ARE + f"USES: tuple[tuple[int, int], ...] = {match.uses}",
-    ]
-    return "\n".join(lines) + "\n"
+        doc = ": no family computes what it computes."
+        return _HEADER.format(doc=doc) + "\nFAMILIES: tuple[Family, ...] = ()\n"
+    matches = (match, *match.others)
+    named = [f"It is a {one.family.title} ({one.family.source}).\n" for one in matches]
+    tables: dict[tuple[tuple[str, str], ...], str] = {}
+    for one in matches:
+        tables.setdefault(one.rows, f"{one.family.name.upper()}_ROWS")
+    lines = [_HEADER.format(doc=".\n\n" + "".join(named)), _ROWS_ARE.rstrip()]
+    for rows, name in tables.items():
+        lines += [f"{name}: tuple[tuple[str, str], ...] = (", *(f"    {_literal(row)}," for row in rows), ")"]
+    lines += ["", "FAMILIES: tuple[Family, ...] = ("]
+    for one in matches:
+        lines += ["    Family(", *(f"        {line}" for line in _fields(one, tables[one.rows])), "    ),"]
+    return "\n".join([*lines, ")"]) + "\n"
 
 
-def _rephrased(match: Match) -> list[str]:
-    start = _REPHRASED_IS + "REPHRASED: frozenset[str] = frozenset("
-    if not match.rephrased:
-        return [start + ")"]
-    return [start, "    {", *(f"        {_literal(key)}," for key in match.rephrased), "    }", ")"]
+def _fields(match: Match, rows: str) -> Iterator[str]:
+    """The arguments of a Family that are not its defaults."""
+    yield f"name={_literal(match.family.name)},"
+    yield "config={"
+    for key, value in sorted(match.config.items()):
+        yield from _lines(f"    {_literal(key)}: ", value)
+    yield "},"
+    yield f"rows={rows},"
+    if match.rephrased:
+        yield from _lines("rephrased=", match.rephrased)
+    if match.uses:
+        yield from _lines("uses=", match.uses)
+    if match.family.config_file != CONFIG_FILE:
+        yield f"config_file={_literal(match.family.config_file)},"
+    if match.family.weights != WEIGHTS:
+        yield f"weights={_literal(match.family.weights)},"
 
 
-def _alike(match: Match) -> list[str]:
-    start = _ALIKE_IS + "ALIKE: dict[str, dict[str, object]] = {"
-    if not match.alike:
-        return [start + "}"]
-    keys = {name: _literal(dict(sorted(said.items()))) for name, said in sorted(match.alike.items())}
-    return [start, *(f"    {_literal(name)}: {said}," for name, said in keys.items()), "}"]
-
-
-def _rows(match: Match) -> Iterator[str]:
-    for ours, theirs in match.rows:
-        yield f"    ({_literal(ours)}, {_literal(theirs)}),"
+def _lines(start: str, value: object) -> Iterator[str]:
+    """`start value,` on a line, or an item a line if that is too long."""
+    line = f"{start}{_literal(value)},"
+    if not isinstance(value, list | tuple) or len(line) <= WIDTH - 12:
+        yield line
+        return
+    left, right = "[]" if isinstance(value, list) else "()"
+    indent = " " * (len(start) - len(start.lstrip()))
+    yield f"{start}{left}"
+    yield from (f"{indent}    {_literal(item)}," for item in value)
+    yield f"{indent}{right},"
 
 
 def _literal(value: object) -> str:
-    """Python for a JSON value. Strings are quoted as ruff does; no value here is longer than a line."""
+    """Python for a JSON value, strings quoted as ruff does."""
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, list):
         return "[" + ", ".join(map(_literal, value)) + "]"
+    if isinstance(value, tuple):
+        return "(" + ", ".join(map(_literal, value)) + ("," * (len(value) == 1)) + ")"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_literal(key)}: {_literal(inner)}" for key, inner in value.items()) + "}"
     return repr(value)

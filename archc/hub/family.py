@@ -16,6 +16,7 @@ from archc.hub.rules import RULES, Fact, Facts
 from archc.hub.table import pairs, rows
 
 Type = Literal["int", "index", "float", "bool", "is", "among"]
+CONFIG_FILE, WEIGHTS = "config.json", "model.safetensors"  # of transformers
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,12 @@ def settled(facts: Facts) -> Facts:
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """A checkpoint family of transformers.
+    """A checkpoint family, of transformers if it has an `architecture` there, else of the program that made it.
 
     `layers` are the kinds of a layer's sublayers; where there are two for one, the second stands at every
     `KIND.every`-th layer from `KIND.offset` on, and the first elsewhere. With a `pattern` they are listed one by one.
-    `always` holds what all of the family have, `follows` the rules of what other facts decide there.
+    `always` holds what all of the family have, `follows` the rules of what other facts decide there. `rephrased` are
+    keys beyond those of `rules.REPHRASED` that names and shapes of the tensors show by themselves.
     """
 
     name: str
@@ -114,6 +116,9 @@ class Family:
     limit: Callable[[Facts], str | None]
     settle: Callable[[Facts], Facts]
     derive: Callable[[Facts], Facts]
+    rephrased: tuple[str, ...] = ()
+    config_file: str = CONFIG_FILE
+    weights: str = WEIGHTS
 
     @property
     def head(self) -> str:

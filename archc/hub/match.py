@@ -7,7 +7,7 @@ default that nobody needs to say; and if every tensor has exactly one name there
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from archc.hub.facts import GraphFacts, IrregularError, facts_of
 from archc.hub.family import Family, Key
@@ -19,20 +19,20 @@ from archc.ir.graph import Graph
 class Match:
     """A family and what it says of a graph: its config.json, and the rows for the tensors that there are.
 
-    `alike` are further families that say all of it under the same names, and what their config.json says otherwise.
+    `others` are what further families say of it.
     """
 
     family: Family
     config: Mapping[str, object]
     rows: tuple[tuple[str, str], ...]
     uses: tuple[tuple[int, int], ...] = ()
-    alike: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    others: tuple[Match, ...] = ()
 
     @property
     def rephrased(self) -> tuple[str, ...]:
         """Keys that another config.json of the same function may say in other words."""
         keys = (key for key in self.family.keys if REPHRASED.issuperset(key.ours))
-        return tuple(sorted(key.name for key in keys if key.name in self.config))
+        return tuple(sorted({*(key.name for key in keys if key.name in self.config), *self.family.rephrased}))
 
 
 def best(graph: Graph, families: tuple[Family, ...]) -> Match | None:
@@ -45,12 +45,7 @@ def best(graph: Graph, families: tuple[Family, ...]) -> Match | None:
     if not found:
         return None
     first, *others = found
-    alike = {
-        other.family.name: {key: value for key, value in other.config.items() if first.config.get(key, ...) != value}
-        for other in others
-        if other.rows == first.rows
-    }
-    return replace(first, alike=alike)
+    return replace(first, others=tuple(others))
 
 
 def nearest(graph: Graph, families: tuple[Family, ...]) -> tuple[Family | None, tuple[tuple[str, str], ...]]:
@@ -177,7 +172,9 @@ def _with(name: str, places: Mapping[str, str]) -> str:
 
 def _config(values: Facts, family: Family) -> dict[str, object]:
     """The config.json of facts without problems."""
-    config: dict[str, object] = {"model_type": family.name, "architectures": [family.architecture]}
+    config: dict[str, object] = {}
+    if family.architecture:
+        config |= {"model_type": family.name, "architectures": [family.architecture]}
     for key in family.keys:
         for value in _spoken(key, values):
             _put(config, key.name, value == key.words[0] if key.type == "is" else value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
 from functools import cache
@@ -22,9 +21,13 @@ from archc.hub.rules import RULES
 from archc.ir.graph import Graph, unrolled
 
 from .configs import FAMILIES, config_class, random_config
+from .emitted import families
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+
+from archc.codegen.runtime.hf_names import pairs  # noqa: E402 (torch is there)
+from archc.codegen.runtime.shards import Info  # noqa: E402
 
 N_RANDOM = 50
 Shapes = dict[str, tuple[int, ...]]
@@ -129,27 +132,12 @@ def canonical(graph: Graph) -> Iterator[tuple[str, tuple[int, ...]]]:
                 yield ".".join(filter(None, (prefix, node.scope, weight.path))), shape
 
 
-def renamed(graph: Graph) -> Shapes:
-    """Our tensors under the names of the emitted rows, every name once; a stacked tensor is one for each expert."""
-    module: dict[str, Any] = {}
-    exec(hub.hub_py(graph), module)
-    rows: tuple[tuple[str, str], ...] = module["ROWS"]
-    found: Shapes = {}
-    for ours, shape in canonical(graph):
-        fitting = [row for row in rows if re.fullmatch(pattern(row[0]), ours)]
-        theirs = fitting[0][1]
-        assert len(fitting) == 1 or (module["CONFIG"]["tie_word_embeddings"] and ours == "embed.weight")
-        stacked = fitting[0][0].endswith("[*]")
-        layer = re.search(r"\d+", ours)
-        name = theirs.replace("*", layer[0], 1) if layer else theirs
-        names = {name.replace("*", str(i)): shape[1:] for i in range(shape[0])} if stacked else {name: shape}
-        assert not names.keys() & found.keys()
-        found |= names
-    return found
-
-
-def pattern(ours: str) -> str:
-    return re.escape(ours.removesuffix("[*]")).replace(r"\*", r"\d+")
+def renamed(graph: Graph, name: str) -> Shapes:
+    """Our tensors under the names that a family's emitted rows give them, with the shapes that they have there."""
+    family = next(family for family in families(hub.hub_py(graph)) if family.name == name)
+    infos = {ours: Info(torch.float32, shape) for ours, shape in canonical(graph)}
+    found = pairs(infos, family.rows, family.uses)
+    return {theirs: pair.their_shape for pair in found for theirs in pair.names}
 
 
 @cache
@@ -167,7 +155,7 @@ def test_names_and_shapes(name: str) -> None:
         tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
         theirs = in_files(name, {k: tuple(v.shape) for k, v in model.state_dict().items() if k not in tied})
         graph = graph_of(config)
-        assert renamed(graph) == theirs, config
+        assert renamed(graph, name) == theirs, config
         n_parameters = sum(parameter.numel() for parameter in model.parameters())
         assert n_parameters == sum(prod(shape) for _, shape in canonical(graph))
 
@@ -204,7 +192,7 @@ def test_as_on_disk(name: str, tied: bool, tmp_path: Path) -> None:
     spec = hub.import_config((tmp_path / "config.json").read_text())
     with safetensors.safe_open(tmp_path / "model.safetensors", "pt") as file:
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (no mapping)
-    assert renamed(elaborate(parse(Source("config.json", spec)))[0]) == shapes
+    assert renamed(elaborate(parse(Source("config.json", spec)))[0], name) == shapes
 
 
 def rich(config: Any, tied: bool) -> bool:

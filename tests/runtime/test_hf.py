@@ -213,6 +213,8 @@ def test_the_most_literal_row_names_a_tensor(toy):
 
 
 def test_the_command(toy, make_model, run_folder, tmp_path, capsys):
+    text = tmp_path / "text"
+    text.write_text("text")
     hf, back = str(tmp_path / "hf"), str(tmp_path / "back")
     assert toy.hf.main(["export", str(run_folder), hf]) == 0
     assert toy.hf.main(["import", hf, back]) == 0
@@ -223,13 +225,39 @@ def test_the_command(toy, make_model, run_folder, tmp_path, capsys):
         (["export", str(run_folder), hf], "exists already"),
         (["export", str(tmp_path / "none"), str(tmp_path / "x")], "is not a directory"),
         (["import", str(tmp_path / "none"), str(tmp_path / "x")], "is not a directory"),
-        (["import", str(tmp_path), str(tmp_path / "x")], "holds no config.json"),
+        (["import", str(tmp_path), str(tmp_path / "x")], "holds no config.json or toy.json"),
+        (["import", str(text), str(tmp_path / "x")], "is not a whole file of torch.save"),
         (["import", hf, back], "holds checkpoints already"),
     ):
         assert toy.hf.main(arguments) == 1
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
+
+
+def test_the_native_files_of_another_program(toy, make_model, run_folder, tmp_path):
+    """Other names, another configuration, torch.save; and what was imported is what is written."""
+    native = toy.hf.export_hf(run_folder, tmp_path / "native", family="native")
+    assert sorted(path.name for path in native.iterdir()) == ["manifest.json", "toy.bin", "toy.json"]
+    assert json.loads((native / "toy.json").read_text()) == {"width": 16, "cfg": {"experts": 3}}
+    tensors = torch.load(native / "toy.bin", weights_only=True)
+    assert torch.equal(tensors["toy.layers.1.moe.experts.2.up_proj.weight"], make_model(4).layers[1].experts.up_proj[2])
+    (native / "manifest.json").unlink()
+    torch.save({"model": tensors, "step": 3}, tmp_path / "loop.pth")
+    for i, source in enumerate((native, native / "toy.bin", tmp_path / "loop.pth")):
+        path = toy.hf.import_hf(source, tmp_path / f"back{i}")
+        model = make_model(seed=1)
+        toy.checkpoint.load(path, model)
+        assert same(model, make_model(seed=4))
+    again = toy.hf.export_hf(path, tmp_path / "again")
+    assert {name: tensor.tolist() for name, tensor in torch.load(again / "toy.bin").items()} == {
+        name: tensor.tolist() for name, tensor in tensors.items()
+    }
+    (native / "toy.json").write_text('{"width": 16, "cfg": {"experts": 4}, "other": 1}')
+    with pytest.raises(toy.shards.CheckpointError, match=r"cfg\.experts: 4 there, 3 here"):
+        toy.hf.import_hf(native, tmp_path / "wrong")
+    with pytest.raises(toy.command.CommandError, match="this model is no gpt2; it is toyformer or toyling or native"):
+        toy.hf.export_hf(path, tmp_path / "x", family="gpt2")
 
 
 def test_training_goes_on_from_imported_weights(toy, hf_folder, text, tmp_path, capsys):

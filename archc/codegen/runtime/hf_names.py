@@ -1,4 +1,4 @@
-"""Which of our tensors is which of theirs, by the rows of hub.py.
+"""Which of our tensors is which of theirs, by the rows of a family in hub.py.
 
 A row is (ours, theirs), with `*` for a layer's index. The i-th `*` is the same number on both sides:
 
@@ -11,7 +11,7 @@ A last `[...]` says that the two are not alike:
     ("layers.*.mixer.in_proj.weight", "layers.*.mamba.in_proj.weight[::2]")   two halves of ours, row by row in theirs
     ("layers.*.mixer.A_log", "layers.*.mamba.A_log[None]")                    theirs has a first axis of one more
 
-Words in braces stand for the uses of a shared module, which `USES` of hub.py lists: `{use}` is the layer of a use,
+Words in braces stand for the uses of a shared module, which `uses` of the family lists: `{use}` is the layer of a use,
 `{nth}` its number among all uses, `{copy}` the copy that it runs, and `{home}` the first layer that runs this copy. In
 place of `{home}`, `{each}` says that all layers that run the copy hold the tensor, the same in every one:
 
@@ -30,7 +30,6 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from .hub import ROWS, USES
 from .shards import CheckpointError, Info, listed
 
 _WORD = re.compile(r"(\*|\{use\}|\{copy\})")
@@ -81,8 +80,8 @@ class Pair:
 
 def pairs(
     tensors: Mapping[str, Info],
-    rows: Iterable[tuple[str, str]] = ROWS,
-    uses: Sequence[tuple[int, int]] = USES,
+    rows: Iterable[tuple[str, str]],
+    uses: Sequence[tuple[int, int]] = (),
 ) -> list[Pair]:
     """Every tensor of ours with its counterparts, by the row that says most about it."""
     table = [_Row.read(ours, theirs) for ours, theirs in rows]
@@ -126,7 +125,7 @@ def _placed(pair: Pair, joined: Mapping[str, list[Pair]]) -> Pair:
     return replace(pair, start=sum(lengths[: pair.piece]), their_shape=(sum(lengths), *pair.info.shape[1:]))
 
 
-def tied_names(tied: Mapping[str, str], rows: Iterable[tuple[str, str]] = ROWS) -> dict[str, str]:
+def tied_names(tied: Mapping[str, str], rows: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Their other names of tensors, each with the name that a file always has; `tied` is ours, alias to name."""
     rows = list(rows)
     first = {ours: theirs for ours, theirs in reversed(rows) if ours not in tied}

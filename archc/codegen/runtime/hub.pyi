@@ -1,8 +1,5 @@
-"""What the hub.py of every generated package offers: its checkpoint family's names and configuration."""
+"""What the hub.py of every generated package offers: the families of checkpoints that its model belongs to."""
 
-FAMILY: str | None
-CONFIG: dict[str, object]
-REPHRASED: frozenset[str]
-ALIKE: dict[str, dict[str, object]]
-ROWS: tuple[tuple[str, str], ...]
-USES: tuple[tuple[int, int], ...]
+from .hf_family import Family
+
+FAMILIES: tuple[Family, ...]
