@@ -1,4 +1,4 @@
-"""What several test folders share: packages that specs give, seeds that change from run to run, figures that are printed."""
+"""What several test folders share: packages that specs give, seeds that change, figures that are printed."""
 
 import os
 import time

@@ -5,15 +5,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from archc import cli
-from archc.cli import folder
-from archc.cli.folder import MANIFEST, write_package
+from archc.cli.folder import write_package
+from archc.cli.manifest import MANIFEST
 from archc.diagnostics import DiagnosticError
 
 ROOT = Path(__file__).parents[1]
@@ -352,32 +352,3 @@ def test_names_stay_in_the_folder(tmp_path: Path, name: str) -> None:
     assert outside.exists()
     with pytest.raises(ValueError, match="name of a file"):
         write_package(package, {name: ""}, force=False)
-
-
-class Stopped(BaseException):
-    """The process ends here."""
-
-
-@pytest.mark.parametrize("writes", range(6))
-def test_a_build_that_was_interrupted_is_no_edit(tmp_path: Path, writes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wherever the second build stops, a third one finds only files that archc wrote."""
-    write_package(tmp_path, FIRST, force=False)
-    left: Iterator[int] = iter(range(writes))
-    real = folder.write_file
-
-    def write_or_stop(path: Path, data: bytes) -> None:
-        if next(left, None) is None:
-            raise Stopped
-        real(path, data)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(folder, "write_file", write_or_stop)
-        try:
-            write_package(tmp_path, SECOND, force=False)
-        except Stopped:
-            assert writes < 4  # the note of what is to come, two files, the manifest
-    third = {"a.py": "one\n", "b.py": "zwei\n"}
-    write_package(tmp_path, third, force=False)
-    known = {name: text for name, text in texts(tmp_path).items() if not name.startswith(".")}
-    assert known == third
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []

@@ -34,7 +34,9 @@ PAIRS = sorted(path.stem for path in ERRORS.glob("*.arch"))
 
 # Findings about the surroundings of a run, not about the text of a spec: tests of the commands provoke them.
 OF_COMMANDS = {
+    "cannot-merge",
     "internal-error",
+    "merge-conflict",
     "not-a-setting",
     "not-json",
     "system-error",

@@ -10,6 +10,7 @@ import typer
 from archc import compiler, units
 from archc.cli import talk
 from archc.cli.arguments import Expression, Settings, Spec, Specs, load, named, source
+from archc.cli.building import build
 from archc.cli.hub import export_model, import_model
 from archc.cli.inputs import STDIN_NAME
 from archc.cli.talk import DIAGNOSTICS, say, show, tell
@@ -111,29 +112,6 @@ def fmt(
 
 
 @app.command()
-def build(
-    spec: Spec = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="The folder of the package.")] = None,
-    expression: Expression = None,
-    settings: Settings = None,
-    force: Annotated[bool, typer.Option(help="Move edited files aside as NAME.orig, and write.")] = False,
-    print_after: Annotated[str | None, typer.Option(metavar="PASS", help="Print the IR after a pass.")] = None,
-    fuse: Annotated[bool, typer.Option("--fuse/--no-fuse", help="Fuse ops, or keep them as in the spec.")] = True,
-) -> None:
-    """Write the package of a spec: PyTorch and Triton, without archc."""
-    if out is None and print_after is None:
-        raise typer.BadParameter("where to? give -o DIR", param_hint="-o")
-    if print_after is not None and print_after not in compiler.pass_names():
-        known = ", ".join(compiler.pass_names())
-        raise typer.BadParameter(f"there is no pass {print_after!r}; there are {known}", param_hint="--print-after")
-    model = load(source(spec, expression), settings)
-    if print_after is not None:
-        say(compiler.ir_after(model, print_after))
-    if out is not None:
-        _write(out, compiler.build(model, fuse=fuse), force)
-
-
-@app.command()
 def schema() -> None:
     """The JSON Schema of `archc analyze --json`."""
     from archc.report.document import json_schema
@@ -161,6 +139,7 @@ def version() -> None:
     say(f"archc {talk.version()}")
 
 
+app.command()(build)
 app.command(name="import")(import_model)
 app.command(name="export")(export_model)
 
@@ -178,15 +157,3 @@ def _tokens(text: str | None) -> int | None:
     if tokens < 1:
         raise typer.BadParameter("a sequence has at least one token", param_hint="--context")
     return tokens
-
-
-def _write(out: Path, files: dict[str, str], force: bool) -> None:
-    from archc.cli.folder import write_package
-
-    done = write_package(out, files, force=force)
-    counted = [(done.written, "written"), (done.unchanged, "unchanged"), (done.removed, "removed")]
-    say(f"{out}: " + ", ".join(f"{len(names)} {what}" for names, what in counted if names))
-    for name in done.moved:
-        say(f"  moved aside, for it was edited: {name}")
-    for name in done.left:
-        say(f"  no longer generated, but edited, and so left: {name}")

@@ -1,28 +1,24 @@
-"""The folder of a package: written file by file, and never over what a person wrote.
+"""The folder of a package: all of it is written or nothing, and never over what a person wrote.
 
-`manifest.json` holds a hash of every file that archc wrote. A file whose content is neither that nor what is to be
-written was edited: then nothing is written at all, unless the edited files may be moved aside. Files that the manifest
-does not name are not archc's. The manifest comes last; what a build is about to write is noted first, so that the next
-build knows the files of one that was interrupted.
+A file is edited if its content is neither what archc left there nor what is to be written. Where archc would write what
+it wrote before, the edit stands; where not, nothing is written at all, unless edited files may be moved aside, or are
+merged. Files that the manifest does not name are not archc's.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from hashlib import sha256
-from itertools import count
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
-from archc.cli.talk import version
+from archc.cli.journal import Change, settle, stage
+from archc.cli.manifest import MANIFEST, content, hash_of, is_manifest, is_plain, manifest, recorded, state_of
 from archc.diagnostics import Diagnostic, DiagnosticError
 
-MANIFEST = "manifest.json"
-PENDING = ".archc-pending.json"
 MAX_NAMED = 8  # edited files that a message lists
 
 
@@ -34,30 +30,45 @@ class Written:
     unchanged: tuple[str, ...]
     removed: tuple[str, ...]
     left: tuple[str, ...]  # no longer generated, but edited
+    kept: tuple[str, ...]  # edited, and the same is generated as before
     moved: tuple[str, ...]  # edited and in the way: moved aside
+    merged: tuple[str, ...] = ()  # edited, and what changed since was merged in
+    conflicts: tuple[str, ...] = ()  # merged with marks where both changed the same; moved aside too
 
 
-def write_package(folder: Path, texts: Mapping[str, str], *, force: bool) -> Written:
+class Merge(Protocol):
+    """Of a name, the bytes of an edited file and the new ones: the merged bytes, and whether they hold conflicts."""
+
+    def __call__(self, name: str, edited: bytes, new: bytes) -> tuple[bytes, bool]: ...
+
+
+def write_package(folder: Path, texts: Mapping[str, str], *, force: bool, merge: Merge | None = None) -> Written:
     """Make `folder` hold the files `texts`. Raises DiagnosticError "would-overwrite" before anything is written."""
     files = {name: text.encode() for name, text in texts.items()}
-    files[MANIFEST] = _manifest(files)
+    files[MANIFEST] = manifest(files)
     for name in files:
-        if not _is_plain(name):
+        if not is_plain(name):
             raise ValueError(f"not the name of a file in one folder: {name!r}")
+    is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
-            return _write(folder, files, force)
+            settle(folder)
+            return _write(folder, files, force, merge)
     except OSError as failure:
+        if is_new:
+            with suppress(OSError):  # it is not empty, or cannot be removed: then it stays
+                folder.rmdir()
         message = f"cannot write {failure.filename or folder}: {failure.strerror}"
         raise DiagnosticError(Diagnostic("unwritable-folder", message)) from None
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Replace a file in one step: a reader sees the old content or the new."""
+    """Replace a file in one step: a reader sees the old content or the new. Of a link, its target is replaced."""
+    path = path.resolve()
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with beside.open("wb") as file:
+        with beside.open("xb") as file:
             file.write(data)
         if path.exists():
             beside.chmod(path.stat().st_mode & 0o777)
@@ -66,104 +77,47 @@ def write_file(path: Path, data: bytes) -> None:
         beside.unlink(missing_ok=True)
 
 
-def _write(folder: Path, files: Mapping[str, bytes], force: bool) -> Written:
-    plan = _plan(folder, files)
-    if plan.moved and not force:
-        raise DiagnosticError(_would_overwrite(folder, plan.moved))
-    if plan.written or plan.removed:
-        write_file(folder / PENDING, _json({"files": {name: _hash(data) for name, data in files.items()}}))
-        for name in plan.moved:
-            (folder / name).replace(_aside(folder / name))
-        for name in plan.removed:
-            (folder / name).unlink()
-        for name in plan.written:  # the manifest is last among them
-            write_file(folder / name, files[name])
-        (folder / PENDING).unlink()
-    return plan
+def _write(folder: Path, files: dict[str, bytes], force: bool, merge: Merge | None) -> Written:
+    plan = _plan(folder, files, force)
+    merged: list[str] = []
+    conflicts: list[str] = []
+    for name in plan.moved if merge else ():
+        mine = content(folder / name)
+        if merge and mine is not None:
+            files[name], clashes = merge(name, mine, files[name])
+            (conflicts if clashes else merged).append(name)
+    moved = tuple(name for name in plan.moved if name not in merged)
+    if set(moved) - set(conflicts) and not force:
+        raise DiagnosticError(_would_overwrite(folder, moved))
+    changes = [
+        Change(name, hash_of(files[name]) if name in files else None, state_of(folder / name), name in moved)
+        for name in (*plan.written, *plan.removed)
+    ]
+    if changes:
+        stage(folder, files, changes)
+        settle(folder)
+    return replace(plan, moved=moved, merged=tuple(merged), conflicts=tuple(conflicts))
 
 
-def _plan(folder: Path, files: Mapping[str, bytes]) -> Written:
-    """What has to be done. A file is edited if its content is neither what archc left there nor what it would write."""
-    ours = _recorded(folder)
-    found = {name: _content(folder / name) for name in {*files, *ours} if os.path.lexists(folder / name)}
-    edited = {name for name, data in found.items() if data is None or _hash(data) not in ours.get(name, ())}
-    if _is_manifest(found.get(MANIFEST)):
+def _plan(folder: Path, files: Mapping[str, bytes], force: bool) -> Written:
+    """What has to be done; `moved` are all edited files that are in the way."""
+    ours = recorded(folder)
+    found = {name: state for name in {*files, *ours} if (state := state_of(folder / name)) is not None}
+    edited = {name for name, state in found.items() if state != ours.get(name)}
+    if is_manifest(content(folder / MANIFEST)):
         edited.discard(MANIFEST)
-    written = [name for name in files if name not in found or found[name] != files[name]]
+    hashes = {name: hash_of(data) for name, data in files.items()}
+    kept = {name for name in edited if not force and name in ours and ours[name] == hashes.get(name)}
+    written = tuple(name for name in files if found.get(name) != hashes[name] and name not in kept)
     obsolete = sorted(found.keys() - files.keys())
     return Written(
-        written=tuple(written),
-        unchanged=tuple(name for name in files if name not in written),
+        written=written,
+        unchanged=tuple(name for name in files if found.get(name) == hashes[name]),
         removed=tuple(name for name in obsolete if name not in edited),
         left=tuple(name for name in obsolete if name in edited),
+        kept=tuple(sorted(kept)),
         moved=tuple(sorted(edited & set(written))),
     )
-
-
-# --- the manifest ----------------------------------------------------------------------------------
-
-
-def _manifest(files: dict[str, bytes]) -> bytes:
-    """Hashes of all other files; what the generator itself says of the package stands beside them."""
-    said = json.loads(files.pop(MANIFEST, b"{}"))
-    hashes = {name: _hash(data) for name, data in sorted(files.items())}
-    return _json({"archc": version(), **said, "files": hashes})
-
-
-def _recorded(folder: Path) -> dict[str, set[str]]:
-    """The hashes that archc may have left under each name: of the last build, and of one that was interrupted."""
-    known: dict[str, set[str]] = {}
-    for record in (MANIFEST, PENDING):
-        for name, hashed in _hashes(folder / record).items():
-            known.setdefault(name, set()).add(hashed)
-    return known
-
-
-def _hashes(path: Path) -> dict[str, str]:
-    """The `files` of a manifest; none of a file that is not one. Names that leave the folder are not believed."""
-    data = _content(path)
-    files = _parsed(data).get("files") if data else None
-    if not isinstance(files, dict):
-        return {}
-    return {str(name): str(hashed) for name, hashed in files.items() if _is_plain(str(name))}
-
-
-def _is_manifest(data: bytes | None) -> bool:
-    return data is not None and {"archc", "files"} <= _parsed(data).keys()
-
-
-def _parsed(data: bytes) -> dict[str, object]:
-    try:
-        parsed = json.loads(data)
-    except (ValueError, RecursionError):
-        return {}
-    return parsed if isinstance(parsed, dict) else {}
-
-
-def _json(content: object) -> bytes:
-    return (json.dumps(content, indent=2) + "\n").encode()
-
-
-def _hash(data: bytes) -> str:
-    return sha256(data).hexdigest()
-
-
-# --- files -----------------------------------------------------------------------------------------
-
-
-def _is_plain(name: str) -> bool:
-    return name not in ("", ".", "..") and not any(char in name for char in "/\\\0:")
-
-
-def _content(path: Path) -> bytes | None:
-    """The bytes of a regular file; None for a link, a folder or nothing."""
-    return path.read_bytes() if path.is_file() and not path.is_symlink() else None
-
-
-def _aside(path: Path) -> Path:
-    """A free name for what a person wrote: `model.py.orig`, `model.py.orig.2`, ..."""
-    names = (path.with_name(f"{path.name}.orig" + (f".{i}" if i > 1 else "")) for i in count(1))
-    return next(name for name in names if not os.path.lexists(name))
 
 
 @contextmanager
@@ -187,5 +141,5 @@ def _would_overwrite(folder: Path, edited: tuple[str, ...]) -> Diagnostic:
     return Diagnostic(
         "would-overwrite",
         f"{folder} holds files that archc did not write, or that were edited since: {named}",
-        help="nothing was written; build elsewhere with -o, or move these aside as NAME.orig with --force",
+        help="nothing was written; --merge merges what changed into them, --force moves them aside as NAME.orig",
     )

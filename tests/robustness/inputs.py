@@ -11,13 +11,19 @@ ROOT = Path(__file__).parents[2]
 
 Chance = random.Random
 
-PIECES = """\
+WORDS = """\
 block let share model every offset at none x4 x0 x1000000007 top2/16 top1/2 mamba mamba2 attn moe swiglu gqa(4,2) mha(4)
 window(8) rope rope(dims=3) d_state=16 d_head=64 n_heads=8 lora(2,on=[q]) router=softmax(renorm) mlp vocab d_model
 norm rms tied context 4 0 1.5 1e-5 1e20 256Ki 256K 4.5Gi 1e 007 -1 sqrt(2) ceil(7/2) min(1,2) 1/0 in=concat(h,embed)
-residual=none out=linear < > ( ) [ ] , = + - * / || <- -> .. ; # | & : " ' ` \\ @ $ { } ~ ^ % ! ? é × – “ ４ ٣ а""".split()
-BREAKS = ["\n", "\n  ", "\r\n", "\r", "\t", " ", "", "\ufeff", "\u202e", "\u2028", "\u00a0", "\0", "\x1b[2J", "\ud7ff"]
-NUMBERS = ["0", "1", "2", "3", "7", "8", "17", "1000000007", "10" * 40, "1e30", "1e-30", "0.0", "2.5", "1Ki", "1e999999999"]
+residual=none out=linear < > ( ) [ ] , = + - * / || <- -> .. ; # | & : " ' ` \\ @ $ { } ~ ^ % ! ? é × – “ ４ ٣ а
+"""
+PIECES = WORDS.split()
+BREAKS = [
+    "\n", "\n  ", "\r\n", "\r", "\t", " ", "", "\ufeff", "\u202e", "\u2028", "\u00a0", "\0", "\x1b[2J", "\ud7ff",
+]  # fmt: skip
+NUMBERS = [
+    "0", "1", "2", "3", "7", "8", "17", "1000000007", "10" * 40, "1e30", "1e-30", "0.0", "2.5", "1Ki", "1e999999999",
+]  # fmt: skip
 
 
 @cache
@@ -147,8 +153,9 @@ def _chained(chance: Chance) -> str:
     piece = chance.choice(
         [
             "+ mamba ", "|| mamba ", "mamba, ", "<- g ", "d_state=2 ", "* 2 ", "- 1 ", "x2 ", "; ", "\n", "top1/2 ",
-            "every 2 ", "at [0] ", ") ", "> ", "] ", "block < mamba >\n", "let a = mamba\n", "share g = mamba\n", "# c\n",
-            "vocab 3\n", "(\n", "block <\n", "= ", "none ", "1 ", "..", "a.b ", "0x1 ", "''", "a\t", "model m\n",
+            "every 2 ", "at [0] ", ") ", "> ", "] ", "block < mamba >\n", "let a = mamba\n", "share g = mamba\n",
+            "# c\n", "vocab 3\n", "(\n", "block <\n", "= ", "none ", "1 ", "..", "a.b ", "0x1 ",
+            "''", "a\t", "model m\n",
         ]
     )  # fmt: skip
     return chance.choice([COMPLETE + "block < mamba ", "a 1 ", "", "block < "]) + piece * _many(chance)
@@ -169,12 +176,15 @@ def _numbers(chance: Chance) -> str:
     def value(depth: int) -> str:
         if depth == 0:
             return number()
-        shape = chance.choice(["{}*{}", "{}/{}", "({}+{})", "({}-{})", "sqrt({})", "ceil({}/{})", "max({},{})", "-{}", "min({})"])
+        shapes = "{}*{} {}/{} ({}+{}) ({}-{}) sqrt({}) ceil({}/{}) max({},{}) -{} min({})"
+        shape = chance.choice(shapes.split())
         return shape.replace("{}", value(depth - 1), 1).replace("{}", value(depth - 1))
 
     name = chance.choice(["vocab", "d_model", "context", "mlp swiglu(", "norm rms(eps=", "embed(scale=", "logits(cap="])
     text = f"{name} {value(chance.randint(0, 4))}" + ")" * ("(" in name)
-    return COMPLETE.replace(name + " ", "zz ") + text + "\nblock < mamba(d_state=" + value(chance.randint(0, 3)) + ") >\n"
+    return (
+        COMPLETE.replace(name + " ", "zz ") + text + "\nblock < mamba(d_state=" + value(chance.randint(0, 3)) + ") >\n"
+    )
 
 
 def _repeats(chance: Chance) -> str:
@@ -212,11 +222,21 @@ def _growing(chance: Chance) -> str:
 
 def _characters(chance: Chance) -> str:
     def char() -> str:
-        spans = [(0, 0x20), (0x20, 0x80), (0x80, 0x250), (0x370, 0x500), (0x590, 0x700), (0x2000, 0x2070), (0xD800, 0xE000)]
+        spans = [
+            (0, 0x20),
+            (0x20, 0x80),
+            (0x80, 0x250),
+            (0x370, 0x500),
+            (0x590, 0x700),
+            (0x2000, 0x2070),
+            (0xD800, 0xE000),
+        ]
         spans += [(0xFE00, 0x10000), (0x1F300, 0x1F700), (0xE0000, 0xE0080), (0x10FFF0, 0x110000)]
         return chr(chance.randrange(*chance.choice(spans)))
 
-    heap = "".join(char() if chance.random() < 0.5 else chance.choice(PIECES) for _ in range(chance.choice([3, 30, 300])))
+    heap = "".join(
+        char() if chance.random() < 0.5 else chance.choice(PIECES) for _ in range(chance.choice([3, 30, 300]))
+    )
     return chance.choice(["", "\ufeff", COMPLETE, "model "]) + heap + chance.choice(["", "\nblock < mamba >\n"])
 
 
@@ -232,10 +252,20 @@ def _bytes(chance: Chance) -> bytes:
         case 3:
             return text.replace("\n", chance.choice(["\r\n", "\r", "\n\r", "\x0b", "\x85", "\0", "\u2028"])).encode()
         case 4:
-            head = [b"\x89PNG\r\n\x1a\n", b"PK\x03\x04", b"\x7fELF", b"\x1f\x8b\x08", b"%PDF-1.7\n", b"#!/bin/sh\n", b"<?xml"]
+            head = [
+                b"\x89PNG\r\n\x1a\n",
+                b"PK\x03\x04",
+                b"\x7fELF",
+                b"\x1f\x8b\x08",
+                b"%PDF-1.7\n",
+                b"#!/bin/sh\n",
+                b"<?xml",
+            ]
             return chance.choice(head) + chance.randbytes(100)
         case _:
-            return chance.choice([b"", b"\n", b"\0", b" ", b"\xff", b"vocab", b"\xf4\x90\x80\x80", b"\xc0\x80", b"\xed\xa0\x80"])
+            return chance.choice(
+                [b"", b"\n", b"\0", b" ", b"\xff", b"vocab", b"\xf4\x90\x80\x80", b"\xc0\x80", b"\xed\xa0\x80"]
+            )
 
 
 def _large(chance: Chance) -> str:
@@ -246,12 +276,22 @@ def _large(chance: Chance) -> str:
 def _injected(chance: Chance) -> str:
     """Text that means something to Python, to a shell, to a terminal, to a file system."""
     texts = [
-        "__import__('os').system('true')", "';exit()#", '"""', "'''", "{{7*7}}", "${HOME}", "$(true)", "`true`", "%s%n", "\\N{BEL}",
-        "\x1b]0;t\x07", "../../etc/passwd", "CON", "a/b", "-rf", "--help", "{0.__class__}", "<script>", "\\x00", "f'{1}'", "# noqa",
-        "-*- coding: utf-7 -*-", "\\", "\n\nimport os\n", "eval", "class", "__init__", "lambda", "self", "None", "True",
+        "__import__('os').system('true')", "';exit()#", '"""', "'''", "{{7*7}}", "${HOME}", "$(true)", "`true`", "%s%n",
+        "\\N{BEL}", "\x1b]0;t\x07", "../../etc/passwd", "CON", "a/b", "-rf", "--help", "{0.__class__}", "<script>",
+        "\\x00", "f'{1}'", "# noqa", "-*- coding: utf-7 -*-", "\\", "\n\nimport os\n", "eval", "class", "__init__",
+        "lambda", "self", "None", "True",
     ]  # fmt: skip
     text = chance.choice(texts)
-    where = ["model {}", "let {} = mamba", "share {} = mamba", "# {}", "{} 3", "block < {} >", "block < mamba {}=1 >", "mlp {}(4)"]
+    where = [
+        "model {}",
+        "let {} = mamba",
+        "share {} = mamba",
+        "# {}",
+        "{} 3",
+        "block < {} >",
+        "block < mamba {}=1 >",
+        "mlp {}(4)",
+    ]
     shape = chance.choice(where).replace("{}", text)
     return COMPLETE + shape + "\nblock < mamba >\n"
 

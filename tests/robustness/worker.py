@@ -52,7 +52,15 @@ def watch_writes(folder: Path) -> list[str]:
     """A list that every path lands in that is opened for writing, made, moved or removed outside `folder`."""
     outside: list[str] = []
     events = {"os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.symlink", "os.link", "os.truncate", "os.chmod"}
-    forbidden = {"os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "os.fork", "socket.connect", "ctypes.dlopen"}
+    forbidden = {
+        "os.system",
+        "subprocess.Popen",
+        "os.exec",
+        "os.posix_spawn",
+        "os.fork",
+        "socket.connect",
+        "ctypes.dlopen",
+    }
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
         if event in forbidden:
