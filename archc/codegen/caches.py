@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from archc.codegen.layout import statement
 from archc.codegen.programs import BODY, Names
@@ -42,21 +43,28 @@ def cache_view(owner: str, states: Sequence[State], children: Sequence[tuple[str
 
 
 def _own_fields(states: Sequence[State], names: Names) -> dict[str, tuple[str, str, str]]:
-    """(type, shape, allocation) by field; the parts of attention's state are one field."""
+    """(type, shapes, allocation) by field; states of one record are one field."""
     fields: dict[str, tuple[str, str, str]] = {}
-    for state in states:
-        name, _, part = state.name.partition(".")
-        zeros = _zeros(state, names)
-        shape = "[B, " + ", ".join(axis.name for axis in state.axes) + "]"
-        if not part:
-            fields[name] = ("Tensor", shape, zeros)
-        elif name not in fields:
-            record = names.use(".attention", "AttentionState")
-            fields[name] = (record, f"k, v: {shape}", f"{record}({part}={zeros}")
-        else:
-            kind, comment, code = fields[name]
-            fields[name] = (kind, comment, f"{code}, {part}={zeros}, length=length)")
+    for field, group in groupby(states, key=lambda state: state.name.partition(".")[0]):
+        held = list(group)
+        zeros = [_zeros(state, names) for state in held]
+        if held[0].record == ("", ""):
+            ((state,), (zero,)) = held, zeros
+            fields[field] = ("Tensor", _shape(state), zero)
+            continue
+        record = names.use(*held[0].record)
+        parts = [state.name.partition(".")[2] for state in held]
+        shapes: dict[str, list[str]] = {}
+        for part, state in zip(parts, held, strict=True):
+            shapes.setdefault(_shape(state), []).append(part)
+        comment = "; ".join(f"{', '.join(same)}: {shape}" for shape, same in shapes.items())
+        made = ", ".join(f"{part}={zero}" for part, zero in zip(parts, zeros, strict=True))
+        fields[field] = (record, comment, f"{record}({made}, length=length)")
     return fields
+
+
+def _shape(state: State) -> str:
+    return "[B, " + ", ".join(axis.name for axis in state.axes) + "]"
 
 
 def _zeros(state: State, names: Names) -> str:

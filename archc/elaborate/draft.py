@@ -68,6 +68,7 @@ class ShareDraft:
     fields: ShareFields
     layer: tuple[DraftSublayer, ...]
     span: Span
+    adapter_span: Span | None = None
 
 
 DraftLayer = tuple[DraftSublayer, ...]

@@ -149,7 +149,7 @@ class Macros:
                 layer = self.layer(statement.layer)
                 self._no_share_inside(layer, statement)
         copies = statement.repeat.count if statement.repeat else 1
-        return ShareDraft(name, copies, fields, layer, statement.span)
+        return ShareDraft(name, copies, fields, layer, statement.span, binder.span_of("adapter.on"))
 
     def _one_width(self, fields: ShareFields, binder: Binder) -> None:
         """A residual adds what goes in to what comes out, and a concatenation is wider."""

@@ -20,6 +20,8 @@ from archc.grammar.tree import Name, NoneLiteral, TopK, Word
 from archc.ir.graph import Layer
 from archc.ir.op import MisfitError
 from archc.layers.kind import Kind, Problem, fields_of
+from archc.layers.parts import Lora
+from archc.layers.words import either
 
 MAX_LAYERS = 512  # different ones; each is built, and each copy of a shared module makes some
 SETTING = "spec."  # begins the path of a setting among the causes of a problem
@@ -47,6 +49,7 @@ class Resolver:
         self._layers: dict[LayerPlan, Layer] = {}
         self._bound: dict[Draft, Kind | None] = {}
         self._incomplete: set[int] = set()
+        self._adapters_checked: set[str] = set()
 
     def resolve(self, layer: DraftLayer, suffixes: list[Suffix], copies: dict[str, int]) -> Layer | None:
         """The layer that a draft and its suffixes describe, outer suffixes first; None if something is wrong."""
@@ -177,7 +180,20 @@ class Resolver:
         known = tuple(kinds for kinds in sublayers if kinds is not None)
         if len(known) < len(sublayers):
             return None
-        return SharedUse(share.name, share.copies, copy, share.fields, known)
+        adapter = share.fields.adapter
+        if adapter is not None:
+            self._check_adapter(share, adapter, known)
+            known = tuple(tuple(map(adapter.beside, kinds)) for kinds in known)
+        return SharedUse(share.name, share.copies, copy, replace(share.fields, adapter=None), known)
+
+    def _check_adapter(self, share: ShareDraft, adapter: Lora, sublayers: tuple[tuple[Kind, ...], ...]) -> None:
+        names = dict.fromkeys(name for kinds in sublayers for kind in kinds for name in kind.adaptable)
+        unknown = [name for name in adapter.on if name not in names]
+        if unknown and share.name not in self._adapters_checked:
+            self._adapters_checked.add(share.name)
+            message = f"`{share.name}` has no projection `{unknown[0]}` to adapt"
+            hint = f"its adapters may be on {either(names, 'and')}" if names else "leave out `adapter`"
+            self.report.add(error("unknown-projection", message, share.adapter_span or share.span, help=hint))
 
     def bind(self, draft: Draft) -> Kind | None:
         """The kind with its fields; what is wrong with it is reported where the fields were said."""

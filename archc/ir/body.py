@@ -21,8 +21,8 @@ from archc.ir.values import Axis, Value
 class Body:
     """Collects the nodes of one layer.
 
-    `d_model` is the model's width; `carried` is what layers hand on beside the stream, by name; `stacked` is set while an expert's program runs over all experts at once, and then
-    linear projections become one weight per expert.
+    `d_model` is the model's width; `carried` is what layers hand on beside the stream, by name; `stacked` is set while
+    an expert's program runs over all experts at once, and then linear projections become one weight per expert.
     """
 
     def __init__(self, d_model: Axis) -> None:

@@ -106,6 +106,7 @@ class State:
     axes: tuple[Axis, ...]
     kind: Literal["kv", "ssm", "conv"]
     dtype: Literal["kv", "state", "activation"]
+    record: tuple[str, str] = ("", "")  # file and NamedTuple that holds `kv.k` and its like, and the length, as `kv`
 
     @property
     def numel(self) -> Size:

@@ -102,6 +102,12 @@ class Attention(Mixer, keyword="attn"):
         v = split_heads(b, v, n_kv_heads, d_head_v)
         return q, k, v
 
+    @property
+    def adaptable(self) -> tuple[str, ...]:
+        if self.kv == "prev":
+            return ("q",)
+        return ("q", "k", "v") if self.qkv_conv is None else ("qkv",)
+
     def keys(self, d_model: int) -> Keys | None:
         return None if self.kv == "prev" else self._keys(d_model)
 
@@ -155,8 +161,7 @@ class Attention(Mixer, keyword="attn"):
         return []
 
     def _adapter_problems(self) -> list[Problem]:
-        projections = ("q",) if self.kv == "prev" else ("q", "k", "v") if self.qkv_conv is None else ("qkv",)
-        return [] if self.lora is None else self.lora.problems(self.keyword, projections)
+        return [] if self.lora is None else self.lora.problems(self.keyword, self.adaptable)
 
     def _reuse_problems(self) -> list[Problem]:
         """Fields of keys and values say nothing in a layer that makes none."""

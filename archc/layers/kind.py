@@ -80,6 +80,11 @@ class Kind(ABC):
         """What is wrong with these field values, each tied to the fields that cause it."""
         return []
 
+    @property
+    def adaptable(self) -> tuple[str, ...]:
+        """The projections that its field `lora` may adapt."""
+        return ()
+
     def keys(self, d_model: int) -> Keys | None:
         """The keys and values that it makes, and so hands on to layers that reuse them."""
         return None

@@ -34,8 +34,12 @@ class GatedMLP(ChannelMixer):
         y = mul(b, activation(b, self.function, gate), up)
         return out_linear(b, "down_proj", y, bias=self.bias)
 
+    @property
+    def adaptable(self) -> tuple[str, ...]:
+        return ("gate_up",)
+
     def problems(self, d_model: int) -> list[Problem]:
-        return [] if self.lora is None else self.lora.problems(self.keyword, ("gate_up",))
+        return [] if self.lora is None else self.lora.problems(self.keyword, self.adaptable)
 
 
 @dataclass(frozen=True, kw_only=True)

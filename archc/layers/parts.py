@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 from archc.ir.body import Body
 from archc.ir.op import MisfitError
 from archc.ir.values import Init, Value
-from archc.layers.kind import Norm, Part, Problem
+from archc.layers.kind import Kind, Norm, Part, Problem
 from archc.layers.words import either
 from archc.ops.conv import causal_conv1d
 from archc.ops.grouped_norm import grouped_rms_norm
@@ -17,6 +17,9 @@ from archc.ops.layer_norm import layer_norm
 from archc.ops.linear import linear, linear_parts
 from archc.ops.norm import rms_norm
 from archc.ops.pointwise import activation, add
+
+AnyKind = TypeVar("AnyKind", bound=Kind)
+LORA = "lora"  # the field of a kind that is `adaptable`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +200,11 @@ class Lora(Part, keyword="lora"):
         hint = f"its adapters may be on {either(projections, 'and')}"
         return [Problem("unknown-projection", message, ("lora.on",), "", hint)] if unknown else []
 
+    def beside(self, kind: AnyKind) -> AnyKind:
+        """`kind` with these adapters on the projections that it has, unless it says its own."""
+        on = tuple(name for name in self.on if name in kind.adaptable)
+        return replace(kind, **{LORA: replace(self, on=on)}) if on and getattr(kind, LORA) is None else kind
+
     def adapt(self, b: Body, x: Value, **projected: tuple[Value, ...]) -> tuple[Value, ...]:
         """All of `projected`, each with what the adapter of its name adds; a shared module has its own for each use."""
         with b.per_use():
@@ -233,6 +241,10 @@ class ShareFields(Part):
     in_: ShareInput | None = field(default=None, metadata={"doc": "what it reads; the stream unless given"})
     residual: Literal["add"] | None = field(default="add", metadata={"doc": "none leaves out the residuals inside it"})
     out: Literal["linear"] | None = field(default=None, metadata={"doc": "linear: each use projects its output"})
+    adapter: Lora | None = field(
+        default=None,
+        metadata={"doc": "low-rank adapters of each use, on those of its layers that have the projections"},
+    )
 
     @property
     def reads_embedding(self) -> bool:

@@ -13,6 +13,7 @@ from archc.ir.size import Const, Size, Symbol, maximum, minimum, mul
 from archc.ir.tape import Tape
 from archc.ir.values import BATCH, TIME, Axis, State, Value, numel
 
+STATE = (".attention", "AttentionState")
 PAST = Symbol("P")  # tokens of the sequence that came before these T
 CONTEXT = Symbol("context")  # tokens that a cache must hold
 
@@ -116,8 +117,8 @@ class Attention(Op):
         """Keys (rotated) and values of the tokens that can still be seen."""
         tokens = Axis("tokens", CONTEXT if self.window is None else minimum(CONTEXT, self.window))
         return (
-            State("kv.k", (tokens, self.kv_heads, self.d_head), "kv", "kv"),
-            State("kv.v", (tokens, self.kv_heads, self.d_head_v), "kv", "kv"),
+            State("kv.k", (tokens, self.kv_heads, self.d_head), "kv", "kv", STATE),
+            State("kv.v", (tokens, self.kv_heads, self.d_head_v), "kv", "kv", STATE),
         )
 
     def flops(self, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> Flops:

@@ -84,6 +84,15 @@ KINDS = {
             SWIGLU,
             "block < mamba2(n_heads=2, d_head=4, d_state=4, norm_before_gate, dt_limit(0.01, 0.5), conv_bias=false) >",
         ),
+        "mamba2_multi_contract": (
+            NONE,
+            "block < mamba2(n_heads=4, d_head=3, d_state=5, n_groups=2, pattern=multi_contract, chunk=4) >",
+        ),
+        "mamba2_other_patterns": (
+            NONE,
+            "block < mamba2(n_heads=4, d_head=3, d_state=5, pattern=multi_expand), "
+            "mamba2(n_heads=4, d_head=3, d_state=5, n_groups=2, pattern=multi_head) >",
+        ),
         "shared": (
             NONE,
             "share g = attn gqa(4,2) + swiglu(8)",
@@ -111,6 +120,12 @@ KINDS = {
             "share g(in=concat(embed, h), residual=none) x2 =",
             "  attn gqa(4,2) lora(3, on=[q, v]) || mamba(d_state=2) + swiglu(6) lora(2, on=[gate_up])",
             "block x3 < mamba(d_state=4), mamba(d_state=4) <- g, attn gqa(4,2) || mamba(d_state=4) <- g >",
+        ),
+        "shared_adapter": (
+            NONE,
+            "share g(in=concat(h, embed), residual=none, out=linear, adapter=lora(2, on=[q, v, gate_up])) x2 =",
+            "  attn(gqa(4,2), d_head=8) + swiglu(8)",
+            "block x3 < mamba(d_state=4), mamba(d_state=4) <- g >",
         ),
         "shared_two": (
             NONE,
@@ -144,6 +159,12 @@ KINDS = {
         ),
         "attention_cap": (SWIGLU, "block x2 < attn gqa(4,2) cap=3 window(5) rope, attn gqa(4,2) cap=3 >"),
         "attention_gate": (SWIGLU, "block < attn gqa(4,2) out_gate=sigmoid d_head_v=5 k_scale=0.5 d_head=4 >"),
+        "mla": (SWIGLU, "block x2 < mla(n_heads=4, kv_rank=6, d_head=5, d_rope=4, d_head_v=3) >"),
+        "mla_options": (
+            SWIGLU,
+            "block < mla(4, 6, q_rank=7, d_head=4, d_rope=2, d_head_v=4, rope=none, norm=none, bias, scale=0.3), "
+            "mla(2, 5, d_head=4, d_rope=6, rope=rope(theta=100, dims=4)) >",
+        ),
         "reused_keys": (
             SWIGLU,
             "block x2 < attn gqa(4,2) rope, mamba(d_state=4), attn gqa(8,2) rope kv=prev d_head=4 >",
@@ -166,6 +187,14 @@ KINDS = {
             "block < s4(d_state=4, discretisation=bilinear, init=inv, out=linear, bias=false), s4(2, out=none) >",
         ),
         "s4_and_mamba": (NONE, "block < s4(d_state=4) + mamba(d_state=3), s4(2) || attn gqa(4,2) window(5) >"),
+        "linear_attn": (SWIGLU, "block x2 < linear_attn(4, chunk=4) >"),
+        "linear_attn_options": (
+            NONE,
+            "block < linear_attn(2, d_head=5, feature=none, normalise=false, bias, out_bias, chunk=8), "
+            "linear_attn(2, feature=softmax), linear_attn(4, feature=silu, normalise=false, chunk=3) >",
+        ),
+        "short_conv": (SWIGLU, "block x2 < short_conv >"),
+        "short_conv_biases": (NONE, "block < short_conv(d_conv=2, bias, conv_bias), attn gqa(4,2) >"),
         "odd_eps": (SWIGLU, "norm rms(eps=1/3000)", "block < attn gqa(4,2) >"),
     }.items()
 }
