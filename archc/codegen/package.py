@@ -24,7 +24,7 @@ from archc.ir.graph import Graph
 from archc.ir.op import Kernel
 from archc.ir.text import meaning
 
-ALWAYS = ("train.py", "generate.py", "checkpoint.py", "hf.py", "cache.py", "precision.py")
+ALWAYS = ("train.py", "generate.py", "checkpoint.py", "hf.py", "cache.py", "precision.py", "saved.py")
 
 
 def build_package(graph: Graph, lowered: Graph, spec_text: str, name: str) -> dict[str, str]:

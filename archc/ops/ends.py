@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from archc.ir.op import Flops, Module, Op, Printer, Result
 from archc.ir.size import Size, minimum, mul
+from archc.ir.tape import Tape
 from archc.ir.values import BATCH, TIME, Axis, Init, Value, Weight, numel
 
 TABLE = "embed"
@@ -27,6 +28,9 @@ class Embedding(Op):
     def modules(self) -> tuple[Module, ...]:
         return (Module(TABLE, f"nn.Embedding({self.vocab.size.value}, {self.d_model.size.value})"),)
 
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        tape.new(*outputs)
+
     def code(self, p: Printer) -> str:
         return f"{p.weight(TABLE)}({p.inputs[0]})"
 
@@ -47,6 +51,10 @@ class TiedHead(Op):
 
     def results(self, *inputs: Value) -> tuple[Result, ...]:
         return (Result((*inputs[0].axes[:-1], self.vocab)),)
+
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        tape.keep(*inputs)
+        tape.new(*outputs, product=True)
 
     def imports(self) -> tuple[tuple[str, str], ...]:
         return (("torch.nn", "functional as F"),)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from archc.ir.body import Body
 from archc.ir.op import Module, Op, Printer, Result
+from archc.ir.tape import Tape
 from archc.ir.values import Axis, Init, Value, Weight
 
 
@@ -32,6 +33,10 @@ class GatedRMSNorm(Op):
     def modules(self) -> tuple[Module, ...]:
         comment = f"in {self.groups} groups of {self.width.size.value // self.groups}" if self.groups > 1 else ""
         return (Module(self.path, f"nn.RMSNorm({self.width.size.value}, eps={self.eps!r})", comment),)
+
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        tape.keep(*inputs)
+        tape.new(*outputs)
 
     def imports(self) -> tuple[tuple[str, str], ...]:
         return ((".gated_norm", "gated_rms_norm"),)

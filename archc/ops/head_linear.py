@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from archc.ir.body import Body
 from archc.ir.op import Flops, Module, Op, Printer, Result
 from archc.ir.size import Size, add, mul
+from archc.ir.tape import Tape
 from archc.ir.values import Axis, Init, Value, Weight, numel
 from archc.ops.linear import DEFAULT_INIT, ZEROS
 
@@ -51,6 +52,13 @@ class HeadLinear(Op):
         (x,) = inputs
         forward = mul(2, numel(x.axes), self.d_out)
         return Flops(forward, forward, 2 * forward)
+
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        tape.keep(*inputs)
+        adds = self.bias and not self.bias_elsewhere
+        if adds:  # to a result that nobody reads again
+            tape.extra("product", mul(add(*(numel(v.axes) for v in outputs)), tape.element), kept=False, product=True)
+        tape.new(*outputs, product=not adds)
 
     def imports(self) -> tuple[tuple[str, str], ...]:
         return ((".heads", "head_linear"),) if self.bias and self.bias_elsewhere else ()

@@ -8,6 +8,7 @@ from fractions import Fraction
 from archc.ir.body import Body, StackedExperts
 from archc.ir.op import Flops, Module, Op, Printer, Result
 from archc.ir.size import Size, add, minimum, mul
+from archc.ir.tape import Tape
 from archc.ir.values import BATCH, TIME, Axis, Init, Value, Weight, numel
 
 DEFAULT_INIT = Init("normal_", (0.02,))
@@ -52,6 +53,10 @@ class Linear(Op):
         (x,) = inputs
         forward = mul(2, numel(x.axes), self.d_out)
         return Flops(forward, forward, 2 * forward)
+
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        tape.keep(*inputs)
+        tape.new(*outputs, product=True)
 
     def imports(self) -> tuple[tuple[str, str], ...]:
         return (("torch.nn", "functional as F"),) if self.bias and self.bias_elsewhere else ()
@@ -107,6 +112,12 @@ class ExpertLinear(Op):
     def flops(self, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> Flops:
         forward = mul(2, BATCH.symbol, TIME.symbol, self.top_k, self.d_in.symbol, self.to.symbol)
         return Flops(forward, forward, 2 * forward)
+
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        tape.keep(*inputs)
+        if self.bias:  # added to a result that nobody reads again
+            tape.extra("product", mul(numel(outputs[0].axes), tape.element), kept=False, product=True)
+        tape.new(*outputs, product=not self.bias)
 
     def imports(self) -> tuple[tuple[str, str], ...]:
         product = (".experts", "expert_linear")

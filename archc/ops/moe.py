@@ -13,11 +13,13 @@ from fractions import Fraction
 
 from archc.ir.body import Body, StackedExperts
 from archc.ir.op import Op, Printer, Result
-from archc.ir.size import mul
-from archc.ir.values import BATCH, TIME, Axis, Init, Value, Weight, constant_axis
+from archc.ir.size import as_size, mul
+from archc.ir.tape import INDEX_BYTES, Buffer, Tape
+from archc.ir.values import BATCH, TIME, Axis, Init, Value, Weight, constant_axis, numel
 
 SELECT_BIAS = "select_bias"
 TRAINING = "training=self.training"
+ENDS_BYTES = 4  # int32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,16 @@ class Route(Op):
         if self.select_bias is None:
             return ()
         return (Weight(SELECT_BIAS, (self.select_bias,), Init("zeros_"), decay=False, keep_fp32=True),)
+
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        (logits,), (weights, experts) = inputs, outputs
+        tape.extra("scores", mul(numel(logits.axes), tape.width()))
+        if self.renormalise:
+            tape.extra("chosen", mul(numel(weights.axes), tape.width()))
+            tape.extra("their sum", mul(numel(weights.axes[:-1]), tape.width()))
+        tape.new(weights, wide=True)
+        tape.new(experts)
+        tape.keep(experts)
 
     def imports(self) -> tuple[tuple[str, str], ...]:
         return ((".routing", "route"),)
@@ -82,6 +94,10 @@ class Jitter(Op):
     def results(self, *inputs: Value) -> tuple[Result, ...]:
         return (Result(inputs[0].axes),)
 
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        tape.extra("noise", mul(numel(inputs[0].axes), tape.width()))
+        tape.new(*outputs, wide=tape.wide(*inputs))
+
     def imports(self) -> tuple[tuple[str, str], ...]:
         return ((".routing", "jitter"),)
 
@@ -104,6 +120,27 @@ class RouterLosses(Op):
 
     def results(self, *inputs: Value) -> tuple[Result, ...]:
         return (Result(inputs[0].axes),)
+
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        """What the losses' own gradients read; the weights are handed through."""
+        _, logits, _ = inputs
+        scores, tokens = mul(numel(logits.axes), tape.width()), mul(numel(logits.axes[:-1]), tape.width())
+        load = mul(logits.width.symbol, tape.width())
+        if self.balance:
+            tape.extra("scores", scores)
+            tape.extra("load", load)
+            if self.scores == "sigmoid":
+                tape.extra("their sum", tokens)
+        if self.z_loss:
+            if tape.width(tape.wide(logits)) == tape.width():
+                tape.keep(logits)
+            else:
+                tape.extra("logits", scores)
+            tape.extra("log-sum-exp", tokens)
+        if self.select_bias:
+            tape.extra("excess load", load)
+        tape.extra("share", as_size(tape.width()))
+        tape.new(*outputs, wide=tape.wide(inputs[0]))
 
     def imports(self) -> tuple[tuple[str, str], ...]:
         return ((".router_losses", "with_losses"),)
@@ -131,6 +168,10 @@ class Capacity(Op):
     def results(self, *inputs: Value) -> tuple[Result, ...]:
         return (Result(inputs[0].axes),)
 
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        tape.extra("left out", numel(inputs[0].axes))  # one byte each
+        tape.new(*outputs, wide=tape.wide(inputs[0]))
+
     def imports(self) -> tuple[tuple[str, str], ...]:
         return ((".routing", "within_capacity"),)
 
@@ -153,6 +194,14 @@ class Dispatch(Op):
         rows = Axis("rows", mul(BATCH.symbol, TIME.symbol, experts.width.symbol))
         return Result((rows, h.width)), Result((rows,), "plan")
 
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        (_, experts), (rows, plan) = inputs, outputs
+        tape.new(rows, wide=tape.wide(inputs[0]))
+        places = mul(INDEX_BYTES, numel(experts.axes))
+        sizes = {"order": places, "place": places, "ends": as_size(ENDS_BYTES * self.n_experts)}
+        tape.put(plan, *(Buffer(name, size, maker=tape.maker) for name, size in sizes.items()))
+        tape.keep(plan)
+
     def imports(self) -> tuple[tuple[str, str], ...]:
         return ((".experts", "dispatch"),)
 
@@ -171,6 +220,10 @@ class Combine(Op):
     def results(self, *inputs: Value) -> tuple[Result, ...]:
         rows, weights, _ = inputs
         return (Result((*weights.axes[:-1], rows.width)),)
+
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        tape.keep(*inputs)
+        tape.new(*outputs, wide=tape.wide(inputs[0]))
 
     def imports(self) -> tuple[tuple[str, str], ...]:
         return ((".experts", "combine"),)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from archc.ir.body import Body
 from archc.ir.op import Flops, Kernel, Op, Printer, Result
-from archc.ir.size import Size, Symbol, mul
+from archc.ir.size import Size, Symbol, ceil_div, mul
+from archc.ir.tape import Tape
 from archc.ir.values import BATCH, TIME, Axis, Init, State, Value, Weight, numel
 
 
@@ -26,6 +27,16 @@ def scan_flops(d_inner: Size, d_state: Size) -> Flops:
     channels = mul(BATCH.symbol, TIME.symbol, d_inner)
     forward = channels * (7 * d_state + 3)
     return Flops(forward, forward, channels * (20 * d_state + 8))
+
+
+def lanes(d_inner: int, d_state: int) -> bool:
+    """Whether lane programs serve these sizes: 4 lanes of 4 states a channel, and a warp's 16 channels or none."""
+    return d_state == 16 and d_inner % 16 == 0
+
+
+def chunk(d_inner: int, d_state: int) -> int:
+    """Tokens between saved states: lanes derive the states of a chunk into scratch that should stay in cache."""
+    return 32 if lanes(d_inner, d_state) else 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +66,16 @@ class SelectiveScan(Op):
 
     def flops(self, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> Flops:
         return scan_flops(numel(self.channels), self.d_state.symbol)
+
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        tape.keep(*inputs)
+        states = mul(numel(self.channels), self.d_state.symbol, tape.width())
+        chunks = ceil_div(TIME.symbol, chunk(self.d_inner.size.value, self.d_state.size.value))
+        tape.extra("states", mul(BATCH.symbol, chunks, states), product=True)
+        tape.extra("final state", mul(BATCH.symbol, states), kept=False, product=True)
+        if self.heads is not None:  # whose results are put side by side
+            tape.extra("heads", mul(numel(outputs[0].axes), tape.element), kept=False, product=True)
+        tape.new(*outputs, product=self.heads is None)
 
     def imports(self) -> tuple[tuple[str, str], ...]:
         return () if self.heads is None else ((".heads", "per_head"),)

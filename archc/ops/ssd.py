@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from archc.ir.body import Body
 from archc.ir.op import Flops, Op, Printer, Result
-from archc.ir.size import Size, mul
+from archc.ir.size import Size, ceil_div, mul
+from archc.ir.tape import Tape
 from archc.ir.values import BATCH, TIME, Axis, Init, State, Value, Weight
 
 
@@ -81,14 +82,27 @@ class SSD(Op):
         heads, groups = self.n_heads.symbol, self.n_groups.symbol
         return ssd_flops(heads, self.d_head.symbol, groups, self.d_state.symbol, self.chunk)
 
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        tape.keep(*inputs)
+        tape.new(*outputs, product=True)
+        states = mul(self.n_heads.symbol, self.d_head.symbol, self.d_state.symbol, tape.width())
+        chunks = ceil_div(TIME.symbol, self.chunk)
+        tape.extra("states", mul(BATCH.symbol, chunks, states), product=True)
+        tape.extra("final state", mul(BATCH.symbol, states), kept=False, product=True)
+
     def imports(self) -> tuple[tuple[str, str], ...]:
         return ((".ssd", "ssd"),)
 
+    def function(self, p: Printer) -> str:
+        return "ssd"
+
+    def options(self, p: Printer) -> str:
+        limit = "" if self.dt_limit == (0.0, None) else f"dt_limit={self.dt_limit!r}, "
+        return f"{limit}chunk={self.chunk}, positions={p.positions}, {p.held('ssm')}"
+
     def code(self, p: Printer) -> str:
         x, dt, B, C = p.inputs
-        limit = "" if self.dt_limit == (0.0, None) else f"dt_limit={self.dt_limit!r}, "
-        options = f"{limit}chunk={self.chunk}, positions={p.positions}, {p.held('ssm')}"
-        return f"ssd({x}, {dt}, self.A_log, {B}, {C}, self.D, self.dt_bias, {options})"
+        return f"{self.function(p)}({x}, {dt}, self.A_log, {B}, {C}, self.D, self.dt_bias, {self.options(p)})"
 
     @property
     def mixes_tokens(self) -> bool:

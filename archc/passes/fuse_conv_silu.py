@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from archc.ir.graph import Graph, OpGraph, rewrite
 from archc.ir.op import Printer
 from archc.ir.region import Region, fuse
+from archc.ir.tape import Tape
+from archc.ir.values import Value
 from archc.ops.conv import CausalConv1d
 from archc.ops.pointwise import Activation
 
@@ -24,6 +26,10 @@ class ConvSilu(Region):
         op = self.inner.nodes[0].op
         assert isinstance(op, CausalConv1d)
         return op
+
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        tape.keep(*inputs)
+        tape.new(*outputs)
 
     def code(self, p: Printer) -> str:
         return self.conv.call(p, silu=True)

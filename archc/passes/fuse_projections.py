@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from archc.ir.graph import Graph, Node, OpGraph, rewrite
 from archc.ir.op import Printer
 from archc.ir.region import Region, fuse
+from archc.ir.size import add, mul
+from archc.ir.tape import Tape
+from archc.ir.values import Value, numel
 from archc.ops.linear import Linear
 
 
@@ -24,6 +27,16 @@ class FusedLinear(Region):
 
     def packs(self) -> tuple[tuple[str, ...], ...]:
         return (self.paths,)
+
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        """Parts of one product; biases are added to each part by itself, and then nobody reads the product again."""
+        tape.keep(*inputs)
+        if len(self.weights()) == len(outputs):
+            tape.new(*outputs, product=True)
+            return
+        tape.extra("product", mul(add(*(numel(v.axes) for v in outputs)), tape.element), kept=False, product=True)
+        for value in outputs:
+            tape.new(value)
 
     def imports(self) -> tuple[tuple[str, str], ...]:
         return ((".projections", "fused_linear"),)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from archc.ir.graph import Graph, Node, OpGraph, rewrite
 from archc.ir.op import Kernel, Printer
 from archc.ir.region import Region
+from archc.ir.tape import Tape
 from archc.ir.values import Value
 from archc.ops.head_linear import HeadLinear
 from archc.ops.linear import Linear
@@ -35,6 +36,9 @@ class GatedScan(Region):
     @property
     def kernel(self) -> Kernel:
         return self.scan.kernel(dt_bias=self.bias_path is not None, dt_softplus=self.softplus, gate=self.gate)
+
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        self.scan.retain(tape, inputs, outputs)
 
     def imports(self) -> tuple[tuple[str, str], ...]:
         return self.scan.imports()

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from archc.ir.graph import Graph, OpGraph, rewrite
 from archc.ir.op import Kernel, Printer
 from archc.ir.region import Region, fuse
+from archc.ir.tape import Tape
+from archc.ir.values import Value
 from archc.ops.pointwise import Activation, Mul
 
 SWIGLU_KERNEL = Kernel("swiglu", {}, "")
@@ -19,6 +21,10 @@ SWIGLU_KERNEL = Kernel("swiglu", {}, "")
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GatedProduct(Region):
     """`silu(gate) * up`."""
+
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        tape.keep(*inputs)
+        tape.new(*outputs)
 
     def code(self, p: Printer) -> str:
         return f"{p.kernel(SWIGLU_KERNEL)}({', '.join(p.inputs)})"

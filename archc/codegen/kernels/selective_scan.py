@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from archc.codegen.kernels.kernel import Kernel
+from archc.ops import scan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +36,8 @@ class SelectiveScan(Kernel, family="selective_scan"):
 
     @property
     def lanes(self) -> bool:
-        """Whether lane programs serve it: 4 lanes of 4 states a channel, and a warp's 16 channels or none."""
-        return self.d_state == 16 and self.d_inner % 16 == 0
+        """Whether lane programs serve it."""
+        return scan.lanes(self.d_inner, self.d_state)
 
     @property
     def files(self) -> dict[str, str]:
@@ -52,8 +53,8 @@ class SelectiveScan(Kernel, family="selective_scan"):
 
     @property
     def chunk(self) -> int:
-        """Tokens between saved states: lanes derive the states of a chunk into scratch that should stay in cache."""
-        return 32 if self.lanes else 64
+        """Tokens between saved states."""
+        return scan.chunk(self.d_inner, self.d_state)
 
     @property
     def inputs(self) -> tuple[str, ...]:

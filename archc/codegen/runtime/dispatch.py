@@ -2,6 +2,7 @@
 
 * CUDA tensors go to the Triton kernels.
 * With `TRITON_INTERPRET=1` in the environment so does everything, through Triton's interpreter: slow, for tests.
+* On the meta device nothing runs; shapes there are those of the Triton kernels.
 * All other tensors, and float64 on every device, take the plain torch form in the operation's own file. It has the
   same mathematics, and the choice is logged once for each device and dtype.
 """
@@ -21,7 +22,7 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 def use_triton(x: Tensor) -> bool:
     """Whether the Triton kernels run for inputs like `x`; see the module's docstring for the rule."""
-    if x.dtype != torch.float64 and (x.is_cuda or INTERPRETED):
+    if x.dtype != torch.float64 and (x.device.type in ("cuda", "meta") or INTERPRETED):
         return True
     _announce(x.device.type, x.dtype)
     return False
