@@ -16,14 +16,18 @@ from archc.hub.family import Family
 from archc.hub.jamba import JAMBA
 from archc.hub.llama import LLAMA
 from archc.hub.mamba import MAMBA
+from archc.hub.mamba2 import MAMBA2
 from archc.hub.match import Match, best, nearest
 from archc.hub.mistral import MISTRAL
 from archc.hub.mixtral import MIXTRAL
+from archc.hub.nemotron_h import NEMOTRON_H
 from archc.hub.read import UnsupportedConfig, facts_from
+from archc.hub.zamba import ZAMBA
+from archc.hub.zamba2 import ZAMBA2
 from archc.ir.graph import Graph
 
 # The most specific first: every Llama without biases is a Mistral without a window.
-FAMILIES: tuple[Family, ...] = (MAMBA, JAMBA, MIXTRAL, LLAMA, MISTRAL)
+FAMILIES: tuple[Family, ...] = (MAMBA, MAMBA2, JAMBA, ZAMBA, ZAMBA2, NEMOTRON_H, MIXTRAL, LLAMA, MISTRAL)
 
 __all__ = [
     "FAMILIES",

@@ -33,7 +33,7 @@ def module_text(match: Match | None) -> str:
         tables.setdefault(one.rows, f"{one.family.name.upper()}_ROWS")
     lines = [_HEADER.format(doc=".\n\n" + "".join(named)), _ROWS_ARE.rstrip()]
     for rows, name in tables.items():
-        lines += [f"{name}: tuple[tuple[str, str], ...] = (", *(f"    {_literal(row)}," for row in rows), ")"]
+        lines += [f"{name}: tuple[tuple[str, str], ...] = (", *(line for row in rows for line in _row(row)), ")"]
     lines += ["", "FAMILIES: tuple[Family, ...] = ("]
     for one in matches:
         lines += ["    Family(", *(f"        {line}" for line in _fields(one, tables[one.rows])), "    ),"]
@@ -56,6 +56,11 @@ def _fields(match: Match, rows: str) -> Iterator[str]:
         yield f"config_file={_literal(match.family.config_file)},"
     if match.family.weights != WEIGHTS:
         yield f"weights={_literal(match.family.weights)},"
+
+
+def _row(row: tuple[str, str]) -> Iterator[str]:
+    line = f"    {_literal(row)},"
+    yield from [line] if len(line) <= WIDTH else ["    (", *(f"        {_literal(name)}," for name in row), "    ),"]
 
 
 def _lines(start: str, value: object) -> Iterator[str]:

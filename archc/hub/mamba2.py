@@ -10,8 +10,10 @@ from archc.hub.family import family
 from archc.hub.rules import Fact, Facts, whole
 
 
-def _derive(facts: Facts) -> Facts:
+def with_expand(facts: Facts) -> Facts:
     """`expand` of a spec that gives heads alone."""
+    if "mamba2.n_heads" not in facts:
+        return facts
     inner, d_model = whole(facts, "mamba2.n_heads") * whole(facts, "mamba2.d_head"), whole(facts, "d_model")
     if facts.get("mamba2.expand") is not None or inner % d_model:
         return facts
@@ -19,16 +21,21 @@ def _derive(facts: Facts) -> Facts:
     return said
 
 
-def _limit(facts: Facts) -> str | None:
+def inner_problem(facts: Facts, *, expand: str, heads: str, groups: str) -> str | None:
+    """Why transformers refuses or misreads an inner width; the keys are the family's."""
     n_heads, inner = whole(facts, "mamba2.n_heads"), whole(facts, "mamba2.n_heads") * whole(facts, "mamba2.d_head")
-    d_model, expand = whole(facts, "d_model"), facts.get("mamba2.expand")
-    if not isinstance(expand, int):
-        return f"expand: an inner width of {inner} is no multiple of {d_model}, and transformers wants one"
-    if expand * d_model != inner:
-        return f"expand: {expand} * {d_model} is not num_heads * head_dim = {inner}"
+    d_model, factor = whole(facts, "d_model"), facts.get("mamba2.expand")
+    if not isinstance(factor, int):
+        return f"{expand}: an inner width of {inner} is no multiple of {d_model}, and transformers wants one"
+    if factor * d_model != inner:
+        return f"{expand}: {factor} * {d_model} is not {heads} = {inner}"
     if n_heads % whole(facts, "mamba2.n_groups"):
-        return f"n_groups: {facts['mamba2.n_groups']} does not divide {n_heads} heads"
+        return f"{groups}: {facts['mamba2.n_groups']} does not divide {n_heads} heads"
     return None
+
+
+def _limit(facts: Facts) -> str | None:
+    return inner_problem(facts, expand="expand", heads="num_heads * head_dim", groups="n_groups")
 
 
 MAMBA2 = family(
@@ -93,6 +100,6 @@ MAMBA2 = family(
         max_position_embeddings     the model has no maximum; transformers does not read it
         pad_token_id                what tokenizers pad with
     """,
-    derive=_derive,
+    derive=with_expand,
     limit=_limit,
 )

@@ -37,7 +37,7 @@ RULES: dict[str, Callable[[Facts], Fact]] = {
     "4 * d_model": lambda facts: 4 * whole(facts, "d_model"),
     "2 * d_model // attn.n_heads": lambda facts: 2 * whole(facts, "d_model") // whole(facts, "attn.n_heads"),
     "1 / sqrt(attn.d_head / 2)": lambda facts: 1 / sqrt(whole(facts, "attn.d_head") / 2),
-    "mamba2.expand * d_model // mamba2.n_heads": lambda facts: (
+    "expand * d_model // n_heads": lambda facts: (
         whole(facts, "mamba2.expand") * whole(facts, "d_model") // whole(facts, "mamba2.n_heads")
     ),
     "mamba.expand * d_model": lambda facts: whole(facts, "mamba.expand") * whole(facts, "d_model"),

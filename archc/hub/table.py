@@ -19,3 +19,8 @@ def rows(text: str, columns: int) -> Iterator[tuple[str, ...]]:
 def pairs(text: str) -> tuple[tuple[str, str], ...]:
     """A table of two columns."""
     return tuple((left, right) for left, right in rows(text, 2))
+
+
+def under(ours: str, theirs: str, text: str) -> str:
+    """The rows of a table of tensors with something before both names."""
+    return "\n".join(f"{ours}{row[0]}  {theirs}{row[1]}  {row[2]}" for row in rows(text, 3)) + "\n"

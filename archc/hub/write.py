@@ -16,25 +16,27 @@ from archc.hub.rules import Fact, Facts, whole
 
 # How a kind's fields are written, in this order; heads are written where the layer is used.
 _FIELDS = {
-    "mamba": ("d_state", "d_conv", "expand", "dt_rank", "conv_bias", "bias", "inner_norm"),
+    "mamba": ("d_state", "d_conv", "expand", "dt_rank", "n_heads", "conv_bias", "bias", "inner_norm"),
     "mamba2": ("n_heads", "d_head", "d_state", "n_groups", "d_conv", "conv_bias", "bias", "norm", "chunk"),
-    "attn": ("d_head", "rope", "window", "bias", "out_bias"),
+    "attn": ("d_head", "rope", "scale", "window", "bias", "out_bias", "lora"),
 }
+_MLP = ("d_ff", "bias", "lora")  # of any channel mixer, the first without its name
+_SHARE = "g"  # what a shared module is called
 _DEFAULT_TRUE = {"conv_bias"}
 MAX_PATTERN = 10_000  # layers whose order has to be written down
 
 
 def spec_text(family: Family, facts: Facts, name: str) -> str:
     """The spec that says `facts`, formatted as `archc fmt` does."""
-    mixers = family.layers[0]
-    used = [kind for kind in mixers if any(path.startswith(f"{kind}.") and not _placed(path) for path in facts)]
     lines = [
         f"# {family.title}, {family.source}: from a config.json",
         f"model {name}",
         "",
         *_settings(family, facts),
         "",
-        *(f"let {kind} = {kind}({', '.join(_arguments(kind, facts))})" for kind in used),
+        *(f"let {kind} = {kind}({', '.join(_arguments(kind, facts))})" for kind in _kinds(family, facts)),
+        "",
+        *_share(facts),
         "",
         f"block {_block(family, facts)}{_suffix(family, facts)}",
     ]
@@ -66,40 +68,91 @@ def _settings(family: Family, facts: Facts) -> Iterator[str]:
 
 
 def _mlp(family: Family, facts: Facts) -> str:
-    if len(family.layers) == 1:
+    if len(family.layers) < 2:
         return "none"
     d_ff = facts["swiglu.d_ff"] if "swiglu.d_ff" in facts else facts["moe.d_ff"]
     return f"swiglu({d_ff}{', bias' if facts.get('swiglu.bias') else ''})"
 
 
+def _kinds(family: Family, facts: Facts) -> list[str]:
+    """The kinds that layers name."""
+    if family.pattern is not None:
+        return list(dict.fromkeys(word.partition(" <- ")[0] for word in _layers(facts)))
+    return [
+        kind
+        for kind in family.layers[0]
+        if any(path.startswith(f"{kind}.") and not path.endswith((".every", ".offset")) for path in facts)
+    ]
+
+
 def _arguments(kind: str, facts: Facts) -> Iterator[str]:
-    """The fields of a `let`."""
-    for name in _FIELDS[kind]:
+    """The fields of a kind."""
+    for name in _FIELDS.get(kind, _MLP):
         value = facts.get(f"{kind}.{name}")
         if name == "window":
             if value is not None:
                 yield f"window({value})"
         elif name == "rope":
             yield f"rope(theta={_number(facts['attn.rope.theta'])})" if value else "rope=none"
+        elif name == "scale":
+            if value is not None:
+                yield f"scale=1/sqrt({facts['attn.d_head']}/2)"
+        elif name == "lora":
+            if value is not None:
+                yield f"lora({facts[f'{kind}.rank']}, on=[{facts[f'{kind}.lora.on']}])"
+        elif name == "norm":
+            if facts[f"{kind}.norm.eps"] == facts["norm.eps"]:
+                yield f"norm={value}"
+            else:
+                yield f"norm={value}(eps={_number(facts[f'{kind}.norm.eps'])})"
         elif isinstance(value, bool):
             if value != (name in _DEFAULT_TRUE):
                 yield name if value else f"{name}=false"
+        elif name == "d_ff":
+            yield str(value)
         elif value is not None:
             yield f"{name}={value}"
 
 
+def _share(facts: Facts) -> Iterator[str]:
+    """The shared module, if there is one."""
+    if "share.copies" not in facts:
+        return
+    wiring = f"in={facts['share.in']}({facts['share.in.first']}, {facts['share.in.second']})"
+    wiring += f", residual={facts['share.residual'] or 'none'}, out={facts['share.out']}"
+    copies = f" x{facts['share.copies']}" if facts["share.copies"] != 1 else ""
+    attn, mlp = str(facts["share.layer"]).split(" + ")
+    d_ff, *rest = _arguments(mlp, facts)
+    bias = ", bias" if "bias" in rest else ""
+    words = [_heads(facts), *_arguments(attn, facts), "+", f"{mlp}({d_ff}{bias})", *(w for w in rest if w != "bias")]
+    yield f"share {_SHARE}({wiring}){copies} = {' '.join(words)}"
+
+
+def _heads(facts: Facts) -> str:
+    return f"attn gqa({facts['attn.n_heads']},{facts['attn.n_kv_heads']})"
+
+
+def _layers(facts: Facts) -> tuple[str, ...]:
+    layers = facts["layers"]
+    assert isinstance(layers, tuple)
+    return layers
+
+
 def _block(family: Family, facts: Facts) -> str:
     """The mixers of all layers, rolled."""
-    words = {kind: kind for kind in family.layers[0]}
+    n_layers = whole(facts, "n_layers")
+    words = {kind: kind for kind in _kinds(family, facts)}
     if "attn" in words and "attn.n_heads" in facts:
-        words["attn"] = f"attn gqa({facts['attn.n_heads']},{facts['attn.n_kv_heads']})"
-    n_layers, (first, *others) = whole(facts, "n_layers"), family.layers[0]
-    if not others:
-        return text(Run(n_layers, (words[first],)))
+        words["attn"] = _heads(facts)
+    if family.pattern is None and len(family.layers[0]) == 1:
+        return text(Run(n_layers, tuple(words.values())))
     if n_layers > MAX_PATTERN:
         raise UnsupportedConfig((family.key_of("n_layers"), f"a pattern of more than {MAX_PATTERN} layers"))
-    every, offset = whole(facts, f"{others[0]}.every"), whole(facts, f"{others[0]}.offset")
-    return text(rolled([words[others[0] if i % every == offset else first] for i in range(n_layers)]))
+    if family.pattern is not None:
+        return text(rolled([words.get(word, word.replace("<- share", f"<- {_SHARE}")) for word in _layers(facts)]))
+    first, second = family.layers[0]
+    every, offset = whole(facts, f"{second}.every"), whole(facts, f"{second}.offset")
+    return text(rolled([words[second if i % every == offset else first] for i in range(n_layers)]))
 
 
 def _suffix(family: Family, facts: Facts) -> str:
@@ -112,10 +165,6 @@ def _suffix(family: Family, facts: Facts) -> str:
     assert isinstance(offset, int)
     place = "" if every == 1 else f" every {every}" + (f" offset {offset}" if offset != every - 1 else "")
     return f" moe{router}{place} top{facts['moe.top_k']}/{facts['moe.n_experts']}"
-
-
-def _placed(path: str) -> bool:
-    return path.endswith((".every", ".offset"))
 
 
 def _binary(number: int) -> str:

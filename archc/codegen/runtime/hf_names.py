@@ -95,7 +95,7 @@ def pairs(
             unknown.append(name)
     taken = Counter(name for pair in found if pair.piece is None for name in pair.names)
     joined = _joined(found)
-    twice = [name for name, n in (taken + Counter(joined)).items() if n > 1]
+    twice = [name for name, n in (taken + Counter(joined.keys())).items() if n > 1]
     twice += [name for name, members in joined.items() if len({pair.piece for pair in members}) < len(members)]
     partial = [name for name, members in joined.items() if max(pair.piece or 0 for pair in members) >= len(members)]
     problems = {
