@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Literal
 
 from archc.ir.body import Body
 from archc.ir.op import MisfitError
@@ -19,8 +20,12 @@ from archc.ops.conv import causal_conv1d
 from archc.ops.gated_norm import gated_rms_norm
 from archc.ops.linear import linear_parts, out_linear
 from archc.ops.pointwise import mul, silu
+from archc.ops.repeat_heads import repeat_heads
 from archc.ops.split import split
 from archc.ops.ssd import ssd
+
+# What each head has for itself; the rest belongs to groups of heads (arXiv:2405.21060, section 7.2).
+OWN = {"multi_input": "x", "multi_contract": "C", "multi_expand": "B", "multi_head": "xBC"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +44,9 @@ class Mamba2(Mixer, keyword="mamba2"):
     d_head: int = field(default=64, metadata={"doc": "width of a head; the inner width is n_heads * d_head"})
     d_state: int = field(default=128, metadata={"doc": "state per channel"})
     n_groups: int = field(default=1, metadata={"doc": "groups of heads that share B and C, and are normed together"})
+    pattern: Literal["multi_input", "multi_contract", "multi_expand", "multi_head"] = field(
+        default="multi_input", metadata={"doc": "what each head has for itself: x, C, B or all; groups share the rest"}
+    )
     d_conv: int = field(default=4, metadata={"doc": "width of the causal convolution over x, B and C"})
     expand: int | None = field(default=None, metadata={"doc": "inner width / d_model; n_heads says the same"})
     norm: RMS | None = field(default=RMS(), metadata={"doc": "gated norm before out_proj; none leaves the gate alone"})
@@ -53,15 +61,19 @@ class Mamba2(Mixer, keyword="mamba2"):
         d_head = b.axis("d_head", self.d_head)
         n_groups, d_state = b.axis("n_groups", self.n_groups), b.axis("d_state", self.d_state)
         d_inner = b.axis("d_inner", n_heads.symbol * d_head.symbol)
-        width = b.axis("n_groups*d_state", n_groups.symbol * d_state.symbol)
-        d_xBC = b.axis("d_xBC", d_inner.symbol + 2 * width.symbol)
+        n_x, n_B, n_C = (n_heads if part in OWN[self.pattern] else n_groups for part in "xBC")
+        d_x = d_inner if n_x is n_heads else b.axis("n_groups*d_head", n_groups.symbol * d_head.symbol)
+        d_B, d_C = (b.axis(f"{n}*d_state", n.symbol * d_state.symbol) for n in (n_B, n_C))
+        d_xBC = b.axis("d_xBC", d_x.symbol + d_B.symbol + d_C.symbol)
         z, xBC, dt = linear_parts(b, "in_proj", h, to=(d_inner, d_xBC, n_heads), bias=self.bias)
         xBC = causal_conv1d(b, "conv1d", xBC, b.axis("d_conv", self.d_conv), bias=self.conv_bias)
         xBC = silu(b, xBC)
-        x, B, C = split(b, xBC, to=(d_inner, width, width))
-        x = split_heads(b, x, n_heads, d_head)
-        B = split_heads(b, B, n_groups, d_state)
-        C = split_heads(b, C, n_groups, d_state)
+        x, B, C = split(b, xBC, to=(d_x, d_B, d_C))
+        x = split_heads(b, x, n_x, d_head)
+        B = split_heads(b, B, n_B, d_state)
+        C = split_heads(b, C, n_C, d_state)
+        if self.pattern != "multi_input":
+            x, B, C = (repeat_heads(b, value, n_heads) for value in (x, B, C))
         y = ssd(b, x, dt, B, C, chunk=self.chunk, dt_limit=self.limits)
         y = merge_heads(b, y)
         if self.norm is None:

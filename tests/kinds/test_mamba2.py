@@ -238,6 +238,44 @@ def test_the_convolution_takes_in_its_silu() -> None:
     assert "Activation" not in names
 
 
+# --- head patterns ---------------------------------------------------------------------------------
+
+# Which of x, B and C each head has for itself (arXiv:2405.21060, section 7.2); the others are its group's.
+PATTERNS = {"multi_input": "x", "multi_contract": "C", "multi_expand": "B", "multi_head": "xBC"}
+
+
+@pytest.mark.parametrize("n_groups", [1, 2])
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_patterns_share_what_they_say(pattern: str, n_groups: int, workshop: Workshop) -> None:
+    """A mixer of the package, head by head and token by token in plain torch over its own weights, float64."""
+    torch = pytest.importorskip("torch")
+    import torch.nn.functional as F
+
+    H, P, N = 4, 3, 5
+    text = f"mamba2(n_heads={H}, d_head={P}, d_state={N}, n_groups={n_groups}, norm=none, pattern={pattern})"
+    mixer = workshop(spec(f"block < {text} >")).make(torch.float64).layers[0].mixer
+    copies = {part: H if part in PATTERNS[pattern] else n_groups for part in "xBC"}
+    sizes = [copies["x"] * P, copies["B"] * N, copies["C"] * N]
+    h = torch.randn(T, 12, dtype=torch.float64)
+    z, xBC, dt = (mixer.in_proj.weight @ h.T).split([H * P, sum(sizes), H])
+    padded = F.pad(xBC, (3, 0))
+    xBC = F.silu(F.conv1d(padded[None], mixer.conv1d.weight, mixer.conv1d.bias, groups=sum(sizes))[0])
+    parts = {part: v.unflatten(0, (copies[part], -1)) for part, v in zip("xBC", xBC.split(sizes), strict=True)}
+    heads = []
+    for i in range(H):
+        x, B_i, C_i = (parts[part][i * copies[part] // H] for part in "xBC")  # [width, T] each
+        step = F.softplus(dt[i] + mixer.dt_bias[i])
+        state, ys = torch.zeros(P, N, dtype=torch.float64), []
+        for t in range(T):
+            state = torch.exp(-step[t] * mixer.A_log[i].exp()) * state + step[t] * torch.outer(x[:, t], B_i[:, t])
+            ys.append(state @ C_i[:, t] + mixer.D[i] * x[:, t])
+        heads.append(torch.stack(ys, 1))
+    want = mixer.out_proj.weight @ (torch.cat(heads) * F.silu(z))
+    with torch.no_grad():
+        error = (mixer(h[None])[0].T - want).abs().max() / want.abs().max()
+    assert error < 1e-10
+
+
 # --- widths ----------------------------------------------------------------------------------------
 
 
