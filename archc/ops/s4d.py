@@ -16,6 +16,7 @@ from typing import Literal
 from archc.ir.body import Body
 from archc.ir.op import Flops, Op, Printer, Result
 from archc.ir.size import NOTHING, Size, mul
+from archc.ir.tape import Tape
 from archc.ir.values import BATCH, TIME, Axis, Init, State, Value, Weight, constant_axis
 
 Rule = Literal["zoh", "bilinear"]
@@ -99,6 +100,11 @@ class S4D(Op):
 
     def flops(self, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> Flops:
         return s4d_flops(self.channels.symbol, self.pairs.symbol)
+
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        tape.keep(*inputs)
+        tape.new(*outputs, product=True)
+        tape.extra("kernel", mul(self.channels.symbol, TIME.symbol, tape.width()), product=True)
 
     def imports(self) -> tuple[tuple[str, str], ...]:
         return ((".s4d", "s4d"),)
