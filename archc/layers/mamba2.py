@@ -10,14 +10,12 @@ from fractions import Fraction
 from typing import Literal
 
 from archc.ir.body import Body
-from archc.ir.op import MisfitError
 from archc.ir.values import Value
 from archc.layers.kind import Mixer, Part, Problem
 from archc.layers.parts import RMS
 from archc.layers.words import divisors, either
 from archc.ops.attention import merge_heads, split_heads
 from archc.ops.conv import causal_conv1d
-from archc.ops.gated_norm import gated_rms_norm
 from archc.ops.linear import linear_parts, out_linear
 from archc.ops.pointwise import mul, silu
 from archc.ops.repeat_heads import repeat_heads
@@ -79,11 +77,8 @@ class Mamba2(Mixer, keyword="mamba2"):
         if self.norm is None:
             y = mul(b, y, silu(b, z))
         else:
-            if self.norm.weight != "plain" or self.norm.groups != 1:
-                message = "the gated norm of `mamba2` takes eps alone: its weight is plain, and its groups are n_groups"
-                raise MisfitError(message)
-            eps, before = float(self.norm.eps), self.norm_before_gate
-            y = gated_rms_norm(b, "norm", y, z, eps=eps, groups=self.n_groups, norm_before_gate=before)
+            before = self.norm_before_gate
+            y = self.norm.gated(b, "norm", y, z, groups=self.n_groups, norm_before_gate=before)
         return out_linear(b, "out_proj", y, bias=self.bias)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from archc.ir.body import Body
 from archc.ir.op import MisfitError
@@ -12,6 +12,7 @@ from archc.ir.values import Init, Value
 from archc.layers.kind import Kind, Norm, Part, Problem
 from archc.layers.words import either
 from archc.ops.conv import causal_conv1d
+from archc.ops.gated_norm import gated_rms_norm
 from archc.ops.grouped_norm import grouped_rms_norm
 from archc.ops.layer_norm import layer_norm
 from archc.ops.linear import linear, linear_parts
@@ -38,6 +39,16 @@ class RMS(Norm, keyword="rms"):
         if one_plus:
             raise MisfitError("a norm in groups has a plain weight, not one_plus")
         return grouped_rms_norm(b, path, x, float(self.eps), self.groups)
+
+    def gated(
+        self, b: Body, path: str, y: Value, z: Value, *, groups: int = 1, norm_before_gate: bool = False
+    ) -> Value:
+        """The norm of y beside a SiLU gate z, as Mamba-2 has it: in the `groups` of the layer, with a plain weight."""
+        if self.weight != "plain" or self.groups != 1:
+            raise MisfitError(
+                "a norm beside a gate takes eps alone: its weight is plain, and the layer says its groups"
+            )
+        return gated_rms_norm(b, path, y, z, eps=float(self.eps), groups=groups, norm_before_gate=norm_before_gate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +214,8 @@ class Lora(Part, keyword="lora"):
     def beside(self, kind: AnyKind) -> AnyKind:
         """`kind` with these adapters on the projections that it has, unless it says its own."""
         on = tuple(name for name in self.on if name in kind.adaptable)
-        return replace(kind, **{LORA: replace(self, on=on)}) if on and getattr(kind, LORA) is None else kind
+        own: dict[str, Any] = {LORA: replace(self, on=on)}
+        return replace(kind, **own) if on and getattr(kind, LORA) is None else kind
 
     def adapt(self, b: Body, x: Value, **projected: tuple[Value, ...]) -> tuple[Value, ...]:
         """All of `projected`, each with what the adapter of its name adds; a shared module has its own for each use."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from archc.ir.body import Body
 from archc.ir.op import Flops, Module, Op, Printer, Result
-from archc.ir.size import mul
+from archc.ir.size import Size, mul
 from archc.ir.values import BATCH, Axis, State, Value, Weight, numel
 from archc.ops.attention import CONTEXT, causal_pairs
 from archc.ops.linear import DEFAULT_INIT
@@ -57,7 +57,7 @@ class LatentAttention(Op):
         projected = mul(2, numel(inputs[2].axes), self.rows.symbol)
         heads = mul(2, BATCH.symbol, self.n_heads.symbol, causal_pairs(None))
         d_qk, d_v = self.d_head.symbol + self.d_rope.symbol, self.d_head_v.symbol
-        forward = projected + heads * (d_qk + d_v)
+        forward = projected + mul(BATCH.symbol, causal_pairs(None), self.pair_flops(inputs, outputs))
         return Flops(forward, forward, 2 * projected + heads * (3 * d_qk + 2 * d_v))
 
     def imports(self) -> tuple[tuple[str, str], ...]:
@@ -69,6 +69,14 @@ class LatentAttention(Op):
 
     @property
     def mixes_tokens(self) -> bool:
+        return True
+
+    def pair_flops(self, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> Size:
+        d_qk, d_v = self.d_head.symbol + self.d_rope.symbol, self.d_head_v.symbol
+        return mul(2, self.n_heads.symbol, d_qk + d_v)
+
+    @property
+    def matmul(self) -> bool:
         return True
 
     @property

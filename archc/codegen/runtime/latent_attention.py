@@ -42,10 +42,10 @@ def latent_attention(
     """
     heads, width = q_nope.shape[2:]
     if state is None:
-        k_nope, v = F.linear(c, weight).unflatten(-1, (heads, -1)).tensor_split([width], -1)
+        k_nope, v = torch.unflatten(F.linear(c, weight), -1, (heads, -1)).tensor_split([width], -1)
         k = torch.cat((k_nope, k_rope.expand(-1, -1, heads, -1)), -1)
         return attention(torch.cat((q_nope, q_rope), -1), k, v, scale=scale, positions=positions)
-    keys, values = weight.unflatten(0, (heads, -1)).tensor_split([width], 1)  # [H, K, rank], [H, V, rank]
+    keys, values = torch.unflatten(weight, 0, (heads, -1)).tensor_split([width], 1)  # [H, K, rank], [H, V, rank]
     q = torch.cat((torch.einsum("bthk,hkr->bthr", q_nope, keys), q_rope), -1)
     new = torch.cat((c, k_rope.squeeze(2)), -1)
     seen = latent_cached(q, new, state.latent, state.length, positions, scale, c.shape[-1])
