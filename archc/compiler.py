@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from archc.diagnostics import Diagnostic, DiagnosticError, Source
 from archc.elaborate.elaborate import elaborate
@@ -17,6 +18,7 @@ from archc.grammar.tree import Setting, Spec
 from archc.ir.graph import Graph
 from archc.ir.text import graph_text
 from archc.ir.verify import verify
+from archc.passes.convention import Convention, training_flops
 from archc.passes.flops import flops
 from archc.passes.outline import outline
 from archc.passes.params import params
@@ -36,6 +38,11 @@ class Model:
     overrides: tuple[Setting, ...]
     graph: Graph
     warnings: tuple[Diagnostic, ...]
+
+    @cached_property
+    def lowered(self) -> Graph:
+        """The graph as the package is built from it."""
+        return lower(self.graph)
 
     @property
     def spec_text(self) -> str:
@@ -80,15 +87,18 @@ def setting(text: str) -> Setting:
     return statements[0]
 
 
-def analyse(model: Model, workload: Workload) -> Analysis:
+def analyse(model: Model, workload: Workload, convention: Convention = "archc") -> Analysis:
     """Every table about a model under a workload: model FLOPs of what was said, kernel FLOPs of what would be built."""
+    counted, operations = params(model.graph, workload), flops(model.graph, workload)
     return Analysis(
         outline=outline(model.graph),
         workload=workload,
-        params=params(model.graph, workload),
+        params=counted,
         state=state(model.graph, workload),
-        flops=flops(model.graph, workload),
-        kernel_flops=flops(lower(model.graph), workload),
+        flops=operations,
+        convention=convention,
+        training_flops=training_flops(convention, model.graph, workload, counted, operations),
+        kernel_flops=flops(model.lowered, workload),
     )
 
 
@@ -96,7 +106,7 @@ def build(model: Model, *, fuse: bool = True) -> dict[str, str]:
     """The files of the package, by name. Without `fuse` its code follows the spec op by op."""
     from archc.codegen.package import build_package  # jinja2 is for builds alone
 
-    graph = lower(model.graph) if fuse else model.graph
+    graph = model.lowered if fuse else model.graph
     return build_package(model.graph, graph, model.spec_text, model.graph.settings.name)
 
 
@@ -128,8 +138,8 @@ def imported(source: Source, name: str | None = None) -> str:
     return spec_of(source, name)
 
 
-def exported(model: Model, to: str) -> str:
+def exported(model: Model, to: str, family: str | None = None) -> str:
     """The configuration of a model in another program's words; `to` is one of `hub.programs.FORMATS`."""
     from archc.hub.programs import configuration
 
-    return configuration(model.graph, to)
+    return configuration(model.graph, to, family)

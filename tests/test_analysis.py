@@ -19,7 +19,7 @@ from archc.report.text import report
 
 ROOT = Path(__file__).parents[1]
 SPECS = sorted((ROOT / "specs").glob("*.arch"))
-SUMS = {"d_xBC"}  # sizes that no configuration holds, for others give them
+SUMS = {"d_xBC", "d_qkv"}  # sizes that no configuration holds, for others give them
 SCHEMA = Path(__file__).parent / "goldens" / "analysis.schema.json"
 
 
@@ -35,7 +35,7 @@ def as_text(analysis: Analysis, width: int = 120) -> str:
 
 
 def as_json(analysis: Analysis) -> dict[str, Any]:
-    parsed: dict[str, Any] = json.loads(to_json(analysis, "0"))
+    parsed: dict[str, Any] = json.loads(to_json(analysis, None, "0"))
     return parsed
 
 

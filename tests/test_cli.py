@@ -82,6 +82,7 @@ def test_options_of_a_workload(archc: Run) -> None:
         "context": 1024,
         "batch": 3,
         "dtype": "fp32",
+        "weight_dtype": "fp32",
         "kv_dtype": "fp8",
         "state_dtype": "bf16",
     }

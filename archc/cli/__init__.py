@@ -11,7 +11,10 @@ from archc.diagnostics import Diagnostic, DiagnosticError
 
 
 def main() -> None:
-    """Run the command line and exit: 0 fine, 1 diagnostics, 2 usage, 4 would overwrite, 70 a mistake of archc."""
+    """Run the command line and exit.
+
+    0 fine, 1 diagnostics, 2 usage, 3 a budget exceeded, 4 would overwrite, 70 a mistake of archc.
+    """
     sys.exit(_status())
 
 

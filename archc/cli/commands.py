@@ -7,16 +7,16 @@ from typing import Annotated
 
 import typer
 
-from archc import compiler, units
+from archc import compiler
 from archc.cli import talk
-from archc.cli.arguments import Expression, Settings, Spec, Specs, load, named, source
+from archc.cli.analyzing import analyze
+from archc.cli.arguments import Expression, Settings, Specs, named
 from archc.cli.building import build
-from archc.cli.hub import export_model, import_model
+from archc.cli.hub import MEGATRON, export_model, import_model
 from archc.cli.inputs import STDIN_NAME
-from archc.cli.talk import DIAGNOSTICS, say, show, tell
+from archc.cli.talk import DIAGNOSTICS, say, tell
 from archc.diagnostics import Diagnostic, DiagnosticError, codes, nearest, to_json
 from archc.diagnostics import explain as page_of
-from archc.passes.workload import DEFAULT_CONTEXT, Dtype, Workload
 
 app = typer.Typer(
     name="archc",
@@ -29,34 +29,7 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="As JSON; `archc schema` describes it.")]
 
-
-@app.command()
-def analyze(
-    spec: Spec = None,
-    expression: Expression = None,
-    settings: Settings = None,
-    context: Annotated[
-        str | None, typer.Option(metavar="N", help="Tokens of a sequence, as 262144 or 256Ki; the spec's context.")
-    ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Sequences.")] = 1,
-    dtype: Annotated[Dtype, typer.Option(help="Of weights, activations and conv state.")] = "bf16",
-    kv_dtype: Annotated[Dtype | None, typer.Option(help="Of keys and values; --dtype unless given.")] = None,
-    state_dtype: Annotated[Dtype, typer.Option(help="Of recurrent state.")] = "fp32",
-    as_json: Json = False,
-) -> None:
-    """Exact budgets of a spec: parameters, caches, FLOPs."""
-    model = load(source(spec, expression), settings)
-    tokens = _tokens(context) or model.graph.settings.context
-    workload = Workload(tokens or DEFAULT_CONTEXT, batch, dtype, kv_dtype or dtype, state_dtype, assumed=tokens is None)
-    analysis = compiler.analyse(model, workload)
-    if as_json:
-        from archc.report.document import to_json as document  # pydantic takes longer than all the rest
-
-        say(document(analysis, talk.version()))
-        return
-    from archc.report.text import report
-
-    show(report(analysis))
+app.command()(analyze)
 
 
 @app.command()
@@ -140,20 +113,5 @@ def version() -> None:
 
 
 app.command()(build)
-app.command(name="import")(import_model)
+app.command(name="import", context_settings=MEGATRON)(import_model)
 app.command(name="export")(export_model)
-
-
-# --- arguments -------------------------------------------------------------------------------------
-
-
-def _tokens(text: str | None) -> int | None:
-    if text is None:
-        return None
-    try:
-        tokens = units.parse_count(text)
-    except ValueError as failure:
-        raise typer.BadParameter(str(failure), param_hint="--context") from None
-    if tokens < 1:
-        raise typer.BadParameter("a sequence has at least one token", param_hint="--context")
-    return tokens

@@ -11,6 +11,7 @@ from archc.diagnostics import Diagnostic, render
 FINE = 0
 DIAGNOSTICS = 1
 USAGE = 2
+BUDGET_EXCEEDED = 3
 WOULD_OVERWRITE = 4
 INTERNAL = 70
 

@@ -20,7 +20,7 @@ from archc.ir.graph import Graph, Node
 from archc.ir.size import Size, add, mul
 from archc.ir.values import TIME
 from archc.passes.flops import TRAINING_FACTOR, ModelFlops
-from archc.passes.grouping import Group, groups
+from archc.passes.grouping import Group, chooses, groups
 from archc.passes.params import Params
 from archc.passes.workload import Workload
 
@@ -57,17 +57,8 @@ def _megatron_forward(node: Node, group: Group) -> Size:
         return mul(MEGATRON_STATE_FLOPS, TIME.symbol, add(*states))
     square = _square(node, group)
     if square.at({"T": 1}):
-        return square // 2
-    if not node.op.matmul or _chooses(node, group):
+        matrices = [weight.numel for weight in node.op.weights() if len(weight.axes) > 1]
+        return add(square // 2, mul(2, TIME.symbol, sum(matrices)))
+    if not node.op.matmul or chooses(node, group.nodes):
         return mul(0)
     return node.op.flops(node.inputs, node.outputs).model
-
-
-def _chooses(node: Node, group: Group) -> bool:
-    """Whether its result serves to choose: an op that reads it makes indices."""
-    return any(
-        value.type == "index"
-        for reader in group.nodes
-        if set(node.outputs) & set(reader.inputs)
-        for value in reader.outputs
-    )

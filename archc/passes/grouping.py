@@ -9,8 +9,9 @@ has a group of its own (`share g x2`) that holds weights alone: state and FLOPs 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import count
 
 from archc.ir.graph import Graph, Layer, Node, OpGraph, Scope, counts, shared_modules, shared_scope
@@ -20,6 +21,9 @@ EMBEDDING = "embedding"
 HEAD = "norm + head"
 SHORT = 16  # characters of a kind that needs no name
 USE = "_use"  # behind a shared module's name: what the using layer stores for it
+
+
+NOTHING = OpGraph((), (), ())
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +40,16 @@ class Group:
     nodes: tuple[Node, ...]
     stored: tuple[tuple[str, Node], ...]
     is_layer: bool = False
+    layers: tuple[Layer, ...] = ()  # that are in it, or use it if it is shared
+    program: OpGraph = NOTHING  # that each part runs
+
+    def within(self, held: Mapping[Layer, int]) -> int:
+        """How many of `held` layers are in it; of a shared module, all its copies if any layer uses it."""
+        n = sum(held.get(layer, 0) for layer in self.layers)
+        return n if self.is_layer else self.times * (n > 0)
 
 
+@lru_cache(maxsize=8)  # every pass asks
 def groups(graph: Graph) -> tuple[Group, ...]:
     """The groups of a model, in order of first appearance."""
     labels = sublayer_labels(graph)
@@ -45,27 +57,32 @@ def groups(graph: Graph) -> tuple[Group, ...]:
     for layer, times in counts(graph.stack).items():
         key = layer.text, tuple(scope.identity for scope in layer.scopes)
         stored = tuple((_home(layer, node), node) for node in layer.graph.nodes if not shared_scope(layer, node))
-        group = Group(layer_label(layer, labels), times, times, layer.graph.nodes, stored, is_layer=True)
+        group = Group(layer_label(layer, labels), times, times, layer.graph.nodes, stored, True, (layer,), layer.graph)
         known = layers.get(key)
-        layers[key] = replace(known, times=known.times + times, uses=known.uses + times) if known else group
+        if known is not None:
+            times, ours = known.times + times, (*known.layers, layer)
+            group = replace(known, times=times, uses=times, layers=ours)
+        layers[key] = group
     return _end(EMBEDDING, graph.prologue), *layers.values(), *_shared(graph), _end(HEAD, graph.epilogue)
 
 
 def _end(name: str, graph: OpGraph) -> Group:
-    return Group(name, 1, 1, graph.nodes, tuple((node.scope, node) for node in graph.nodes))
+    return Group(name, 1, 1, graph.nodes, tuple((node.scope, node) for node in graph.nodes), program=graph)
 
 
 def _shared(graph: Graph) -> Iterator[Group]:
     """What is stored once, or a few copies of it, and used by many layers."""
     for name, (copies, nodes) in shared_modules(graph).items():
-        uses = sum(
-            times
+        using = [
+            (layer, times)
             for layer, times in counts(graph.stack).items()
             for scope in layer.scopes
             if scope.shared is not None and scope.shared.name == name
-        )
+        ]
         stored = tuple((f"{name}.*.{node.scope.partition('.')[2]}".rstrip("."), node) for node in nodes)
-        yield Group(f"share {name}{copies_text(copies)}", copies, uses, (), stored)
+        label = f"share {name}{copies_text(copies)}"
+        uses = sum(times for _, times in using)
+        yield Group(label, copies, uses, (), stored, layers=tuple(dict.fromkeys(layer for layer, _ in using)))
 
 
 def _home(layer: Layer, node: Node) -> str:
@@ -74,6 +91,13 @@ def _home(layer: Layer, node: Node) -> str:
     if node.per_use and any(scope.name == root and scope.shared for scope in layer.scopes):
         root += USE
     return ".".join(filter(None, ("layers.*", root, inside)))
+
+
+def chooses(node: Node, nodes: Iterable[Node]) -> bool:
+    """Whether the result of `node` serves to choose: one of `nodes` reads it and makes indices, or is `node` itself."""
+    read = set(node.outputs)
+    readers = (reader for reader in nodes if reader is node or read & set(reader.inputs))
+    return any(value.type == "index" for reader in readers for value in reader.outputs)
 
 
 # --- labels ----------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from math import prod
 
 from archc.ir.graph import Graph
 from archc.ir.values import Axis, Weight
-from archc.passes.grouping import EMBEDDING, Group, groups
+from archc.passes.grouping import EMBEDDING, Group, chooses, groups
 from archc.passes.workload import DTYPE_BYTES, Dtype, Workload
 
 FP32 = DTYPE_BYTES["fp32"]
@@ -32,6 +32,7 @@ class Tensor:
     decay: bool
     keep_fp32: bool
     of_vocab: bool  # one row for each entry of the vocabulary
+    cut: bool = True  # by tensor parallelism; not norms of the stream, nor what chooses experts
 
     @property
     def total(self) -> int:
@@ -126,22 +127,24 @@ class Params:
 
 def params(graph: Graph, workload: Workload) -> Params:
     """The parameters of `graph`; only the dtype of `workload` matters, for bytes."""
-    vocab = graph.settings.vocab
+    vocab, d_model = graph.settings.vocab, graph.settings.d_model
     tables = tuple(
-        GroupParams(group.name, group.times, group.uses, group.is_layer, tuple(_tensors(group, vocab)))
+        GroupParams(group.name, group.times, group.uses, group.is_layer, tuple(_tensors(group, vocab, d_model)))
         for group in groups(graph)
     )
-    stored = sum(tensor.n_bytes(workload.dtype) for table in tables for tensor in table.tensors)
+    stored = sum(tensor.n_bytes(workload.weights) for table in tables for tensor in table.tensors)
     return Params(tables, stored)
 
 
-def _tensors(group: Group, vocab: Axis) -> Iterator[Tensor]:
+def _tensors(group: Group, vocab: Axis, d_model: Axis) -> Iterator[Tensor]:
+    nodes = [node for _, node in group.stored]
     for module, node in group.stored:
         for weight in node.op.weights():
-            yield _tensor(weight, f"{module}." if module else "", group.times, vocab)
+            cut = weight.axes != (d_model,) and not chooses(node, nodes)
+            yield _tensor(weight, f"{module}." if module else "", group.times, vocab, cut)
 
 
-def _tensor(weight: Weight, prefix: str, times: int, vocab: Axis) -> Tensor:
+def _tensor(weight: Weight, prefix: str, times: int, vocab: Axis, cut: bool) -> Tensor:
     return Tensor(
         name=prefix + weight.path,
         axes=tuple(axis.name for axis in weight.axes),
@@ -151,4 +154,5 @@ def _tensor(weight: Weight, prefix: str, times: int, vocab: Axis) -> Tensor:
         decay=weight.decay,
         keep_fp32=weight.keep_fp32,
         of_vocab=vocab in weight.axes,
+        cut=cut,
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Dtype = Literal["fp64", "fp32", "bf16", "fp16", "fp8"]
-DTYPE_BYTES: dict[Dtype, int] = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1}
+Dtype = Literal["fp64", "fp32", "bf16", "fp16", "fp8", "int8"]
+DTYPE_BYTES: dict[Dtype, int] = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "int8": 1}
 DEFAULT_CONTEXT = 4096  # tokens, where neither the spec nor the user says
 
 
@@ -15,8 +15,8 @@ class Workload:
     """`batch` sequences of `context` tokens.
 
     `dtype` stores weights and activations (a convolution's cache among them), `kv_dtype` keys and values, `state_dtype`
-    what a recurrence hands from token to token. `assumed` says that nobody gave the context. Raises ValueError for a
-    size below 1 or an unknown dtype.
+    what a recurrence hands from token to token; `weight_dtype` is for weights that are stored otherwise. `assumed` says
+    that nobody gave the context. Raises ValueError for a size below 1 or an unknown dtype.
     """
 
     context: int
@@ -25,11 +25,12 @@ class Workload:
     kv_dtype: Dtype = "bf16"
     state_dtype: Dtype = "fp32"
     assumed: bool = False
+    weight_dtype: Dtype | None = None
 
     def __post_init__(self) -> None:
         if self.context < 1 or self.batch < 1:
             raise ValueError("a workload has at least one sequence of at least one token")
-        for dtype in (self.dtype, self.kv_dtype, self.state_dtype):
+        for dtype in (self.dtype, self.kv_dtype, self.state_dtype, self.weights):
             if dtype not in DTYPE_BYTES:
                 raise ValueError(f"{dtype!r} is not a dtype; there are {', '.join(DTYPE_BYTES)}")
 
@@ -37,6 +38,11 @@ class Workload:
     def n_tokens(self) -> int:
         """Tokens of all sequences."""
         return self.batch * self.context
+
+    @property
+    def weights(self) -> Dtype:
+        """What weights are stored in."""
+        return self.weight_dtype or self.dtype
 
     @property
     def sequences(self) -> dict[str, int]:

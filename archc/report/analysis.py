@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from archc.passes.flops import TRAINING_FACTOR, ModelFlops
+from archc.passes.convention import Convention
+from archc.passes.flops import ModelFlops
 from archc.passes.outline import Outline
 from archc.passes.params import Params
 from archc.passes.state import SequenceState
@@ -13,7 +14,10 @@ from archc.passes.workload import Workload
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """`flops` are read from the graph as the spec says it, `kernel_flops` from the graph as it is built."""
+    """`flops` are read from the graph as the spec says it, `kernel_flops` from the graph as it is built.
+
+    `training_flops` of one sequence are counted by `convention`.
+    """
 
     outline: Outline
     workload: Workload
@@ -21,6 +25,8 @@ class Analysis:
     state: SequenceState
     flops: ModelFlops
     kernel_flops: ModelFlops
+    convention: Convention
+    training_flops: int
 
     @property
     def model_flops(self) -> int:
@@ -34,7 +40,8 @@ class Analysis:
 
     @property
     def training_flops_per_token(self) -> int:
-        return per_token(TRAINING_FACTOR * self.flops.total.model, self.workload)
+        """Forward and backward as `convention` counts, the mean over the tokens of a sequence, rounded."""
+        return per_token(self.training_flops * self.workload.batch, self.workload)
 
     @property
     def defaults(self) -> tuple[str, ...]:

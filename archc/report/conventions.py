@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from archc.passes.flops import TRAINING_FACTOR
+from archc.passes.memory import PREFILL_CHUNK
 from archc.passes.workload import DTYPE_BYTES
 from archc.report.analysis import Analysis
+from archc.report.sizing import Sizing
 
 
-def conventions(analysis: Analysis) -> tuple[str, ...]:
-    """One sentence for each convention behind the numbers of `analysis`."""
+def conventions(analysis: Analysis, sizing: Sizing | None = None) -> tuple[str, ...]:
+    """One sentence for each convention behind the numbers of a report."""
     workload, state = analysis.workload, analysis.state.total
     lines = ["Parameters are counted as stored, a tied head once."]
     if analysis.params.routed:
@@ -37,4 +41,25 @@ def conventions(analysis: Analysis) -> tuple[str, ...]:
         "generated kernels execute, recomputation in backward included.",
         f"A decode step is the last token of the context, after {workload.context - 1:,} others.",
     ]
-    return tuple(lines)
+    return (*lines, *(_of_devices(analysis, sizing) if sizing else ()))
+
+
+def _of_devices(analysis: Analysis, sizing: Sizing) -> Iterator[str]:
+    request, training = sizing.request, sizing.request.training
+    yield (
+        "Memory is that of the worst device at its worst moment; parts are not all there at once. The device's own "
+        "context, the allocator's fragments and buffers of communication come on top."
+    )
+    if "train" in request.phases:
+        yield (
+            f"A training step: {training.optimizer}, gradients added up in {training.grad_dtype}, masters in "
+            f"{training.master_dtype}, recompute {training.recompute}, "
+            f"{training.accumulation} x {analysis.workload.batch} sequences an update and replica."
+        )
+    if "prefill" in request.phases:
+        yield f"A prefill runs {PREFILL_CHUNK:,} tokens at once; logits are made of all of them."
+    if request.device is not None:
+        yield (
+            f"Times are lower bounds on {request.device.name} ({request.device.source}): peak rates, every byte moved "
+            "once, ops one after the other, no time for communication or waiting, experts as unevenly used as can be."
+        )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from archc.passes.flops import TRAINING_FACTOR
 from archc.passes.params import Tensor
-from archc.report.analysis import Analysis
+from archc.report.analysis import Analysis, per_token
 from archc.report.conventions import conventions
 from archc.report.names import FOREIGN
 from archc.report.schema import (
@@ -19,11 +20,13 @@ from archc.report.schema import (
     TensorInfo,
     WorkloadInfo,
 )
+from archc.report.sizing import Sizing
+from archc.report.sizing_document import sizing_info
 
 
-def to_json(analysis: Analysis, version: str) -> str:
+def to_json(analysis: Analysis, sizing: Sizing | None, version: str) -> str:
     """The document of an analysis by archc `version`, as indented JSON with a line end."""
-    return document(analysis, version).model_dump_json(indent=2) + "\n"
+    return document(analysis, sizing, version).model_dump_json(indent=2) + "\n"
 
 
 def json_schema() -> str:
@@ -32,7 +35,7 @@ def json_schema() -> str:
     return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=2) + "\n"
 
 
-def document(analysis: Analysis, version: str) -> AnalysisDocument:
+def document(analysis: Analysis, sizing: Sizing | None, version: str) -> AnalysisDocument:
     sizes = {name for name, _ in analysis.outline.sizes} | {"n_layers", "context", "tied", "residual_fp32"}
     return AnalysisDocument(
         archc=version,
@@ -42,8 +45,9 @@ def document(analysis: Analysis, version: str) -> AnalysisDocument:
         state=_state(analysis),
         flops=_flops(analysis),
         groups=_groups(analysis),
+        sizing=sizing_info(sizing, analysis.workload) if sizing else None,
         names={name: foreign._asdict() for name, foreign in FOREIGN.items() if name in sizes},
-        conventions=list(conventions(analysis)),
+        conventions=list(conventions(analysis, sizing)),
     )
 
 
@@ -69,6 +73,7 @@ def _workload(analysis: Analysis) -> WorkloadInfo:
         context=workload.context,
         batch=workload.batch,
         dtype=workload.dtype,
+        weight_dtype=workload.weights,
         kv_dtype=workload.kv_dtype,
         state_dtype=workload.state_dtype,
     )
@@ -125,7 +130,9 @@ def _flops(analysis: Analysis) -> FlopInfo:
     return FlopInfo(
         model_forward=analysis.model_flops,
         model_forward_per_token=analysis.model_flops_per_token,
-        model_training_per_token=analysis.training_flops_per_token,
+        model_training_per_token=per_token(TRAINING_FACTOR * analysis.flops.total.model, analysis.workload),
+        convention=analysis.convention,
+        training_per_token=analysis.training_flops_per_token,
         kernel_forward=kernels.forward // batch,
         kernel_backward=kernels.backward // batch,
         decode_step=analysis.flops.total.decode // batch,

@@ -37,6 +37,7 @@ class WorkloadInfo(Part):
     context: int = Field(description="tokens of each sequence")
     batch: int = Field(description="sequences")
     dtype: str = Field(description="of weights, activations and conv state")
+    weight_dtype: str = Field(description="of weights, if they are stored otherwise")
     kv_dtype: str
     state_dtype: str
 
@@ -91,6 +92,8 @@ class FlopInfo(Part):
     model_forward: int
     model_forward_per_token: int = Field(description="mean over the sequence, rounded")
     model_training_per_token: int = Field(description="3 x forward, rounded")
+    convention: str = Field(description="whose count training_per_token is")
+    training_per_token: int = Field(description="forward and backward as the convention counts, rounded")
     kernel_forward: int
     kernel_backward: int
     decode_step: int = Field(description="model FLOPs of the last token of the context")
@@ -116,11 +119,105 @@ class GroupInfo(Part):
     decode_step_flops: int
 
 
+class DeviceInfo(Part):
+    """The device that was asked for. Rates are dense peaks per second."""
+
+    name: str
+    memory_bytes: int
+    bandwidth_bytes_per_second: int
+    tensor_flops_per_second: int = Field(description="of matrix products on numbers of the workload's dtype")
+    vector_flops_per_second: int
+    source: str
+
+
+class PlanInfo(Part):
+    """Degrees of parallelism, and what a step of training keeps."""
+
+    tp: int
+    pp: int
+    cp: int
+    ep: int
+    dp: int
+    fsdp: int
+    devices: int
+    optimizer: str
+    grad_dtype: str
+    master_dtype: str
+    recompute: str
+    accumulation: int = Field(description="passes in an update")
+
+
+class BytesInfo(Part):
+    """Bytes of one device: of a part, or at a moment."""
+
+    name: str
+    bytes: int
+
+
+class BoundInfo(Part):
+    """A lower bound of time. `limit` says whether FLOPs or bytes take longer."""
+
+    name: str
+    seconds: float
+    compute_seconds: float
+    memory_seconds: float
+    limit: Literal["compute", "memory"]
+
+
+class OpInfo(Part):
+    """One op of a group: what one use costs after fusion."""
+
+    group: str
+    uses: int
+    scope: str
+    op: str
+    model_flops: int
+    kernel_flops: int = Field(description="backward included in training")
+    read_bytes: int
+    written_bytes: int
+
+
+class PhaseInfo(Part):
+    """One phase on one device: of the worst pipeline stage, at its worst moment."""
+
+    phase: Literal["train", "prefill", "decode"]
+    stage: int = Field(description="the worst pipeline stage, from 0")
+    parts: list[BytesInfo]
+    moments: list[BytesInfo]
+    peak_bytes: int
+    fits: bool | None = Field(description="null without a limit")
+    largest_context: int | None = Field(
+        description="tokens, at the workload's batch; 0: none fits; null without a limit"
+    )
+    largest_batch: int | None = Field(description="sequences, at the workload's context")
+    bounds: list[BoundInfo] = Field(description="a row for each layer group, then the total; empty without a device")
+    ops: list[OpInfo] = Field(description="empty unless asked for")
+
+
+class PointInfo(Part):
+    """Bytes of one device over the context."""
+
+    context: int
+    weight_bytes: int
+    kv_bytes: int
+    recurrent_bytes: int
+
+
+class SizingInfo(Part):
+    """What the model takes on devices."""
+
+    capacity_bytes: int | None = Field(description="the limit that was given, or the device's memory")
+    device: DeviceInfo | None
+    plan: PlanInfo
+    phases: list[PhaseInfo]
+    curve: list[PointInfo] = Field(description="empty unless asked for")
+
+
 class AnalysisDocument(Part):
     """The document that `archc analyze --json` prints."""
 
     format: Literal["archc-analysis"] = "archc-analysis"
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     archc: str = Field(description="version of archc that wrote this")
     model: ModelInfo
     workload: WorkloadInfo
@@ -128,5 +225,6 @@ class AnalysisDocument(Part):
     state: StateInfo
     flops: FlopInfo
     groups: list[GroupInfo]
+    sizing: SizingInfo | None = Field(description="null unless devices, a plan, a mode or a limit were asked about")
     names: dict[str, dict[str, str]] = Field(description="our names of sizes to those of Hugging Face and mamba_ssm")
     conventions: list[str]

@@ -17,29 +17,47 @@ from archc.passes.outline import Outline
 from archc.report.analysis import Analysis, per_token
 from archc.report.conventions import conventions
 from archc.report.names import FOREIGN
+from archc.report.sizing import Sizing
 
 HEADING = "bold"
 QUIET = "dim"
 NUMBER = "cyan"
 WIDE = 105  # columns from which on the table of groups has room for all digits
 
+COUNTED_AS = {
+    "archc": f"{TRAINING_FACTOR} x forward",
+    "megatron": "whole square halved, recurrence 7 per state, no router",
+    "torchtitan": "6 per active parameter, whole square",
+    "palm": "6 N + 12 L H Q T",
+}
+
 Row = tuple[str, str, str, str]  # what, exact, short, remark
 
 
-def report(analysis: Analysis) -> RenderableType:
+def report(analysis: Analysis, sizing: Sizing | None = None) -> RenderableType:
     """The whole report; rich lays it out for the width at hand."""
     outline = analysis.outline
     return Group(
         _header(outline),
         _section("stack", Text(outline.text)),
         _section("by layer group", _ByGroup(analysis)),
-        _section("parameters", _facts(_parameters(analysis))),
-        _section(f"cache of one sequence at {units.exact(analysis.workload.context)} tokens", _facts(_cache(analysis))),
-        _section("FLOPs", _facts(_flops(analysis))),
+        _section("parameters", _facts(parameter_rows(analysis))),
+        _section(
+            f"cache of one sequence at {units.exact(analysis.workload.context)} tokens", _facts(cache_rows(analysis))
+        ),
+        _section("FLOPs", _facts(flop_rows(analysis))),
+        *_on_devices(analysis, sizing),
         _section("names", _names(outline)),
-        _section("conventions", _bullets(conventions(analysis))),
+        _section("conventions", _bullets(conventions(analysis, sizing))),
         *([_section("defaults in force", _bullets(analysis.defaults))] if analysis.defaults else []),
     )
+
+
+def _on_devices(analysis: Analysis, sizing: Sizing | None) -> Iterator[RenderableType]:
+    if sizing is not None:
+        from archc.report.sizing_text import sizing_sections  # not every report needs it
+
+        yield from (_section(title, content) for title, content in sizing_sections(sizing, analysis.workload))
 
 
 def _header(outline: Outline) -> Text:
@@ -133,7 +151,7 @@ def _column(title: str, numbers: list[int], total: int, text: Callable[[int], st
     return _Column(title, [text(n) if n else "-" for n in numbers], text(total)) if total else None
 
 
-def _parameters(analysis: Analysis) -> Iterable[Row]:
+def parameter_rows(analysis: Analysis) -> Iterable[Row]:
     params, dtype = analysis.params, analysis.workload.dtype
     yield _counted("total", params.total, f"{units.binary_bytes(params.weight_bytes)} of weights in {dtype}")
     share = f"{units.percent(params.active, params.total)} of total, for one token" if params.routed else ""
@@ -149,7 +167,7 @@ def _parameters(analysis: Analysis) -> Iterable[Row]:
     yield _counted("active without embedding", params.active - params.embedding, "")
 
 
-def _cache(analysis: Analysis) -> Iterable[Row]:
+def cache_rows(analysis: Analysis) -> Iterable[Row]:
     state, workload = analysis.state.total, analysis.workload
     if state.kv.elements:
         per = f"{units.exact(state.kv_per_token.n_bytes)} B per token, {workload.kv_dtype}"
@@ -170,16 +188,22 @@ def _cache(analysis: Analysis) -> Iterable[Row]:
         yield _stored(f"{units.exact(workload.batch)} sequences", workload.batch * analysis.state_bytes, "")
 
 
-def _flops(analysis: Analysis) -> Iterable[Row]:
+def flop_rows(analysis: Analysis) -> Iterable[Row]:
     workload, kernels, batch = analysis.workload, analysis.kernel_flops.total, analysis.workload.batch
     yield _operations("forward, model, per token", analysis.model_flops_per_token, "mean over the sequence")
-    yield _operations("training, model, per token", analysis.training_flops_per_token, f"{TRAINING_FACTOR} x forward")
+    yield _training(analysis)
     yield _operations("forward, model, per sequence", analysis.model_flops, "")
     yield _operations("forward, kernels, per sequence", kernels.forward // batch, "")
     yield _operations("backward, kernels, per sequence", kernels.backward // batch, "")
     yield _operations("decode step", analysis.flops.total.decode // batch, f"at token {units.exact(workload.context)}")
     if batch > 1:
         yield _operations(f"forward, model, {units.exact(batch)} sequences", analysis.flops.total.model, "")
+
+
+def _training(analysis: Analysis) -> Row:
+    ours = analysis.convention == "archc"
+    label = f"training, {'model' if ours else analysis.convention}, per token"
+    return _operations(label, analysis.training_flops_per_token, COUNTED_AS[analysis.convention])
 
 
 def _counted(label: str, n: int, remark: str) -> Row:
