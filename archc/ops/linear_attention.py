@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from archc.ir.body import Body
 from archc.ir.op import Flops, Op, Printer, Result
 from archc.ir.size import add, mul
-from archc.ir.values import BATCH, TIME, Axis, Value, Weight
+from archc.ir.tape import Tape
+from archc.ir.values import BATCH, TIME, Axis, Value, Weight, numel
 from archc.ops.pointwise import FUNCTIONAL, Pointwise
 from archc.ops.ssd import SSD
 
 STEPS_OF_ONE = (1.0, 1.0)
 FEATURES = {"elu": "F.elu({x}) + 1", "relu": "F.relu({x})", "silu": "F.silu({x})", "softmax": "F.softmax({x}, dim=-1)"}
+READ_RESULT = ("relu", "softmax")  # their backward reads what they made, that of others what they got
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,10 @@ class Feature(Pointwise):
     """What queries and keys go through, each head by itself."""
 
     function: str
+
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        tape.new(*outputs, wide=tape.wide(*inputs))
+        tape.keep(*(outputs if self.function in READ_RESULT else inputs))
 
     def imports(self) -> tuple[tuple[str, str], ...]:
         return (FUNCTIONAL,)
@@ -53,8 +59,14 @@ class LinearAttention(SSD):
         states = mul(self.n_heads.symbol, self.d_head.symbol, self.d_state.symbol)
         return Flops(mul(4, BATCH.symbol, TIME.symbol, states), kernels.forward, kernels.backward)
 
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        """As Mamba-2's, and the constants in the place of dt, A_log, D and dt_bias."""
+        super().retain(tape, inputs, outputs)
+        tape.extra("steps", mul(numel(inputs[0].axes[:-1]), tape.element))
+        tape.extra("no decay", mul(2, self.n_heads.symbol, tape.width()))
+
     def imports(self) -> tuple[tuple[str, str], ...]:
-        return (*super().imports(), (".linear_attention", "undecayed"))
+        return ((".linear_attention", "undecayed"),)
 
     def code(self, p: Printer) -> str:
         return f"undecayed({self.function(p)}, {', '.join(p.inputs)}, {self.options(p)})"
@@ -71,6 +83,9 @@ class WithOnes(Op):
     def results(self, *inputs: Value) -> tuple[Result, ...]:
         *lead, width = inputs[0].axes
         return (Result((*lead, Axis(f"{width.name} + 1", add(width.symbol, 1)))),)
+
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        tape.new(*outputs, wide=tape.wide(*inputs))
 
     def imports(self) -> tuple[tuple[str, str], ...]:
         return (FUNCTIONAL,)
@@ -92,6 +107,16 @@ class Normalised(Op):
 
     def results(self, *inputs: Value) -> tuple[Result, ...]:
         return (Result((*inputs[0].axes[:-1], self.width)),)
+
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        """What is divided, in the dtype of the division, and by what."""
+        (y,), (divided,) = inputs, outputs
+        if tape.wide(y) or tape.element == tape.width():
+            tape.keep(y)
+        else:
+            tape.extra("wide", mul(numel(y.axes), tape.width()))
+        tape.extra("sums", mul(numel(y.axes[:-1]), tape.width()))
+        tape.new(divided, wide=tape.wide(y))
 
     def imports(self) -> tuple[tuple[str, str], ...]:
         return ((".linear_attention", "normalised"),)
