@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check test-heavy bench install clean
+.PHONY: help demo test check test-heavy fuzz bench install clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ check: $(VENV)/.develops  ## ruff, mypy --strict and the import arrows
 
 test-heavy: $(VENV)/.develops  ## the large tests that only CI runs; "no tests" is no failure
 	$(PYTEST) -m heavy $(ARGS) || [ $$? -eq 5 ]
+
+fuzz: $(VENV)/.develops  ## a long search for inputs that archc takes badly; COUNT=N inputs instead of a million
+	$(PY) -m tests.robustness.fuzz $(COUNT)
 
 bench: $(VENV)/.develops  ## start-up time, then every kernel benchmark (needs a CUDA device)
 	$(PY) bench/startup.py

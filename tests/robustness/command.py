@@ -46,29 +46,30 @@ def run(arguments: list[str], stdin: bytes = b"") -> Ran:
     return Ran(status, *said, seconds)
 
 
-def problem(data: bytes, choice: int, folder: Path) -> tuple[str | None, float]:
+def problem(data: bytes, choice: int, folder: Path, seconds: float = CPU_SECONDS) -> tuple[str | None, float]:
     """What is wrong with how archc takes the spec `data`, if anything, and the CPU seconds of its slowest command.
 
-    `choice` picks the commands that it is given to. `folder` is empty, the current one, and empty again afterwards.
+    `choice` picks the commands that it is given to, none of which may take more than `seconds`. `folder` is empty, the
+    current one, and empty again afterwards.
     """
     spec = folder / "spec.arch"
     spec.write_bytes(data)
-    seconds = 0.0
+    slowest = 0.0
     try:
         for arguments in _commands(choice):
             ran = run(arguments, data if "-" in arguments else b"")
-            seconds = max(seconds, ran.seconds)
-            wrong = _wrong(ran) or _formatting(arguments, ran)
+            slowest = max(slowest, ran.seconds)
+            wrong = _wrong(ran, seconds) or _formatting(arguments, ran)
             if spec.read_bytes() != data:
                 wrong = wrong or "it changed the spec"
             if wrong:
-                return f"archc {' '.join(arguments)}: {wrong}", seconds
+                return f"archc {' '.join(arguments)}: {wrong}", slowest
             if "out" in arguments:
                 wrong = _removed(folder / "out", ran)
                 if wrong:
-                    return f"archc {' '.join(arguments)}: {wrong}", seconds
+                    return f"archc {' '.join(arguments)}: {wrong}", slowest
         left = sorted(set(os.listdir(folder)) - {"spec.arch"})
-        return (f"files left behind: {left}" if left else None), seconds
+        return (f"files left behind: {left}" if left else None), slowest
     finally:
         spec.unlink()
 
@@ -92,14 +93,14 @@ def _commands(choice: int) -> list[list[str]]:
     return commands
 
 
-def _wrong(ran: Ran) -> str | None:
+def _wrong(ran: Ran, seconds: float) -> str | None:
     if ran.status not in (0, 1):
         return f"exit status {ran.status}\n{ran.err[-2000:]}"
     if "Traceback" in ran.out + ran.err or "internal-error" in ran.err:
         return ran.err[-2000:]
     if ran.status and "error[" not in ran.err and '"severity": "error"' not in ran.out:
         return "it failed without a diagnostic"
-    if ran.seconds > CPU_SECONDS:
+    if ran.seconds > seconds:
         return f"{ran.seconds:.1f} s"
     bad = next((char for char in ran.err if not char.isprintable() and char != "\n"), None)
     return f"it sends the terminal {bad!r}" if bad else None
