@@ -15,7 +15,7 @@ from archc.elaborate.elaborate import elaborate
 from archc.grammar.parse import parse
 from archc.grammar.sources import check_formatted, decode
 from archc.grammar.tree import Setting, Spec
-from archc.ir.graph import Graph
+from archc.ir.graph import Graph, counts
 from archc.ir.text import graph_text
 from archc.ir.verify import verify
 from archc.passes.convention import Convention, training_flops
@@ -38,6 +38,10 @@ class Model:
     overrides: tuple[Setting, ...]
     graph: Graph
     warnings: tuple[Diagnostic, ...]
+
+    @property
+    def n_layers(self) -> int:
+        return sum(counts(self.graph.stack).values())
 
     @cached_property
     def lowered(self) -> Graph:

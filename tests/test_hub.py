@@ -171,7 +171,9 @@ MAMBA = "mamba(dt_rank=4, inner_norm=rms)"
         ("logits(cap=30)\nblock x2 < attn gqa(4,2) rope >", None),
         ("block < attn gqa(4,2) rope, attn gqa(4,2) rope window(8) >", None),
         ("block < attn gqa(4,2) rope, attn gqa(4,4) rope >", None),
-        ("block x2 < attn gqa(4,2) rope(dims=4) >", None),
+        ("block x2 < attn gqa(4,2) rope(dims=4) >", "phi3"),
+        ("block x2 < attn gqa(4,2) rope(dims=4) window(8) >", "phi3"),
+        ("block x2 < attn gqa(4,2) rope(dims=4) d_head=6 >", None),  # a Phi-3 has no head_dim
         ("block x2 < attn gqa(4,2) rope qk_norm=rms >", None),
         ("block x2 < attn gqa(4,2) rope scale=2 >", None),
         ("block x2 < attn gqa(4,2) rope bias >", None),  # Llama has all biases of attention or none
@@ -196,7 +198,7 @@ def test_families_match_by_structure(spec: str, family: str | None) -> None:
 @pytest.mark.parametrize(
     ("spec", "nearest", "fields"),
     [
-        ("block x2 < attn gqa(4,2) rope(dims=4) >", "Llama", ["attn.rope.dims"]),
+        ("block x2 < attn gqa(4,2) rope(dims=4) d_head=6 >", "Llama", ["attn.rope.dims"]),
         ("block x2 < attn gqa(4,2) rope qk_norm=rms scale=2 >", "Llama",
          ["attn.qk_norm", "attn.qk_norm.eps", "attn.scale", "weights"]),
         ("block x2 < attn gqa(4,2) rope bias >", "Llama", ["attn.bias, attn.out_bias"]),
@@ -240,7 +242,7 @@ def test_periods(at: list[bool], expected: tuple[int, int] | None) -> None:
 
 def test_hub_py_is_a_clean_module(tmp_path: Path) -> None:
     specs = [path.read_text() for path in (ROOT / "specs").glob("*.arch")]
-    for i, spec in enumerate([*specs, HEADER + "block x2 < attn gqa(4,2) rope(dims=4) >"]):
+    for i, spec in enumerate([*specs, HEADER + "block x2 < attn gqa(4,2) rope scale=3 >"]):
         match, module = hub.match(graph_of(spec)), hub.hub_py(graph_of(spec))
         (tmp_path / f"hub_{i}.py").write_text(module)
         matches = (match, *match.others) if match else ()

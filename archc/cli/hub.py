@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -19,14 +20,26 @@ from archc.diagnostics import Diagnostic, DiagnosticError, Source, to_json
 CONFIG = "config.json"
 
 
+PATTERN = re.compile(r"[-M*GDE+|/]+")  # of Megatron's letters
+MEGATRON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
 class Format(StrEnum):
-    """What `archc export` writes."""
+    """What `archc export` writes: `hub.programs.FORMATS`."""
 
     HF_CONFIG = "hf-config"
+    MEGATRON = "megatron"
+    MAMBA_SSM = "mamba-ssm"
+    SAMBA = "samba"
 
 
 From = Annotated[
-    str, typer.Argument(metavar="CONFIG|-", help="A config.json, or a folder with one; - reads standard input.")
+    str,
+    typer.Argument(
+        metavar="CONFIG|PATTERN|-",
+        help="A config.json, a folder with one, Megatron's arguments, or a pattern with them behind it as options; "
+        "- reads standard input.",
+    ),
 ]
 Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="The model's name; the family's by default.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Written there, not printed.")]
@@ -34,15 +47,21 @@ Force = Annotated[bool, typer.Option(help="Replace a file that holds something e
 
 
 def import_model(
+    context: typer.Context,
     config: From,
     out: Out = None,
     name: Name = None,
     force: Force = False,
     as_json: Annotated[bool, typer.Option("--json", help="The spec, or the findings, as JSON.")] = False,
 ) -> None:
-    """The spec of a model that transformers has a configuration of."""
+    """The spec of a model that another program has a configuration of: transformers, state-spaces/mamba, Megatron.
+
+    archc import config.json -o model.arch
+
+    archc import M-M*-M- --hidden-size 1024 --num-attention-heads 16 --vocab-size 32000 ...
+    """
     try:
-        spec = compiler.imported(_found(config), name)
+        spec = compiler.imported(_found(config, context.args), name)
     except DiagnosticError as failure:
         if not as_json:
             raise
@@ -55,17 +74,24 @@ def export_model(
     spec: Spec = None,
     out: Out = None,
     to: Annotated[Format, typer.Option(help="For whom.")] = Format.HF_CONFIG,
+    family: Annotated[
+        str | None, typer.Option(metavar="NAME", help="As phi3; the first that fits unless given.")
+    ] = None,
     expression: Expression = None,
     settings: Settings = None,
     force: Force = False,
 ) -> None:
     """The configuration of a spec for another program."""
-    text = compiler.exported(load(source(spec, expression), settings), to.value)
+    text = compiler.exported(load(source(spec, expression), settings), to.value, family)
     _give(text, out / CONFIG if out is not None and out.is_dir() else out, force)
 
 
-def _found(config: str) -> Source:
-    """The text that is imported."""
+def _found(config: str, more: list[str]) -> Source:
+    """The text that is imported. What follows a pattern are Megatron's arguments."""
+    if PATTERN.fullmatch(config) and config != STANDARD_INPUT and not os.path.exists(config):
+        return Source("command line", " ".join(["--hybrid-layer-pattern", config, *more]))
+    if more:
+        raise typer.BadParameter("only a pattern of Megatron has options of Megatron", param_hint=more[0])
     folder = config != STANDARD_INPUT and os.path.isdir(config)
     return read(os.path.join(config, CONFIG) if folder else config)
 

@@ -17,20 +17,26 @@ from archc.hub.jamba import JAMBA
 from archc.hub.llama import LLAMA
 from archc.hub.mamba import MAMBA
 from archc.hub.mamba2 import MAMBA2
+from archc.hub.mamba_ssm import FAMILIES as MAMBA_SSM
 from archc.hub.match import Match, best, nearest
 from archc.hub.mistral import MISTRAL
 from archc.hub.mixtral import MIXTRAL
 from archc.hub.nemotron_h import NEMOTRON_H
+from archc.hub.phi3 import PHI3
 from archc.hub.read import UnsupportedConfig, facts_from
+from archc.hub.samba import SAMBA
 from archc.hub.zamba import ZAMBA
 from archc.hub.zamba2 import ZAMBA2
 from archc.ir.graph import Graph
 
 # The most specific first: every Llama without biases is a Mistral without a window.
-FAMILIES: tuple[Family, ...] = (MAMBA, MAMBA2, JAMBA, ZAMBA, ZAMBA2, NEMOTRON_H, MIXTRAL, LLAMA, MISTRAL)
+FAMILIES: tuple[Family, ...] = (MAMBA, MAMBA2, JAMBA, ZAMBA, ZAMBA2, NEMOTRON_H, MIXTRAL, LLAMA, MISTRAL, PHI3)
+# Those whose files have the names of the program that made them.
+NATIVE: tuple[Family, ...] = (*MAMBA_SSM.values(), SAMBA)
 
 __all__ = [
     "FAMILIES",
+    "NATIVE",
     "Family",
     "Match",
     "UnsupportedConfig",
@@ -55,12 +61,12 @@ class UnsupportedModel(ValueError):  # noqa: N818 (what it says of the model; th
 
 def match(graph: Graph) -> Match | None:
     """The family that computes what `graph` computes and has a name for each of its tensors, if there is one."""
-    return best(graph, FAMILIES)
+    return best(graph, (*FAMILIES, *NATIVE))
 
 
-def config(graph: Graph) -> dict[str, object] | None:
-    """The config.json of `graph` in its family, or None."""
-    found = match(graph)
+def config(graph: Graph, name: str | None = None) -> dict[str, object] | None:
+    """The config.json of `graph` in its family of transformers, or in the one of that name; or None."""
+    found = best(graph, tuple(family for family in FAMILIES if name in (None, family.name)))
     return dict(found.config) if found else None
 
 
@@ -86,9 +92,9 @@ def import_config(text: str, name: str | None = None) -> str:
     return spec_text(content, name)
 
 
-def export_config(graph: Graph) -> dict[str, object]:
-    """The config.json of `graph`. Raises UnsupportedModel, which is a ValueError, if no family computes the same."""
-    found = config(graph)
+def export_config(graph: Graph, name: str | None = None) -> dict[str, object]:
+    """The same. Raises UnsupportedModel, which is a ValueError, if no family computes the same."""
+    found = config(graph, name)
     if found is None:
         names = ", ".join(family.title for family in FAMILIES)
         message = f"{graph.settings.name} is none of the families that transformers has a class for: {names}"

@@ -66,13 +66,16 @@ def _row(row: tuple[str, str]) -> Iterator[str]:
 def _lines(start: str, value: object) -> Iterator[str]:
     """`start value,` on a line, or an item a line if that is too long."""
     line = f"{start}{_literal(value)},"
-    if not isinstance(value, list | tuple) or len(line) <= WIDTH - 12:
+    if not isinstance(value, list | tuple | Mapping) or len(line) <= WIDTH - 12:
         yield line
         return
-    left, right = "[]" if isinstance(value, list) else "()"
+    left, right = "[]" if isinstance(value, list) else "()" if isinstance(value, tuple) else "{}"
+    items = map(_literal, value)
+    if isinstance(value, Mapping):
+        items = map("{}: {}".format, items, map(_literal, value.values()))
     indent = " " * (len(start) - len(start.lstrip()))
     yield f"{start}{left}"
-    yield from (f"{indent}    {_literal(item)}," for item in value)
+    yield from (f"{indent}    {item}," for item in items)
     yield f"{indent}{right},"
 
 

@@ -16,6 +16,7 @@ from archc.hub.rules import RULES, Fact, Facts
 from archc.hub.table import pairs, rows
 
 Type = Literal["int", "index", "float", "bool", "is", "among"]
+Config = Mapping[str, object]
 CONFIG_FILE, WEIGHTS = "config.json", "model.safetensors"  # of transformers
 
 
@@ -90,6 +91,11 @@ def settled(facts: Facts) -> Facts:
     return facts
 
 
+def said(config: Config) -> Config:
+    """For families whose file has the keys of their tables as they are."""
+    return config
+
+
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """A checkpoint family, of transformers if it has an `architecture` there, else of the program that made it.
@@ -97,7 +103,7 @@ class Family:
     `layers` are the kinds of a layer's sublayers; where there are two for one, the second stands at every
     `KIND.every`-th layer from `KIND.offset` on, and the first elsewhere. With a `pattern` they are listed one by one.
     `always` holds what all of the family have, `follows` the rules of what other facts decide there. `rephrased` are
-    keys beyond those of `rules.REPHRASED` that names and shapes of the tensors show by themselves.
+    keys beside those of `rules.REPHRASED` that names and shapes of the tensors show by themselves.
     """
 
     name: str
@@ -116,9 +122,10 @@ class Family:
     limit: Callable[[Facts], str | None]
     settle: Callable[[Facts], Facts]
     derive: Callable[[Facts], Facts]
-    rephrased: tuple[str, ...] = ()
-    config_file: str = CONFIG_FILE
-    weights: str = WEIGHTS
+    write: Callable[[Config], Config]
+    rephrased: tuple[str, ...]
+    config_file: str
+    weights: str
 
     @property
     def head(self) -> str:
@@ -129,7 +136,8 @@ class Family:
     def layer_text(self) -> str:
         """What a layer may be, for a message."""
         if self.pattern is not None:
-            return " or ".join(dict.fromkeys(self.pattern.words.values()))
+            words = (("a channel mixer" if ours[0] == "{" else ours) for ours in self.pattern.words.values())
+            return " or ".join(dict.fromkeys(words))
         places = ", by a period" if any(len(alternatives) > 1 for alternatives in self.layers) else ""
         return " + ".join(" or ".join(alternatives) for alternatives in self.layers) + places
 
@@ -156,6 +164,10 @@ def family(
     limit: Callable[[Facts], str | None] = no_limit,
     settle: Callable[[Facts], Facts] = settled,
     derive: Callable[[Facts], Facts] = settled,
+    write: Callable[[Config], Config] = said,
+    rephrased: tuple[str, ...] = (),
+    config_file: str = CONFIG_FILE,
+    weights: str = WEIGHTS,
 ) -> Family:
     """A family from its tables.
 
@@ -169,7 +181,8 @@ def family(
 
     `limit` says why transformers refuses or misreads these facts ("KEY: reason"), or nothing. `settle` takes facts as
     read from a config.json and gives them as a graph would; `derive` takes a graph's and adds what a config.json has to
-    say besides.
+    say besides. `write` makes a file's content of the keys of the tables. `rephrased`, `config_file` and `weights` are
+    as in `runtime/hf_family.py`.
     """
     return Family(
         name=name,
@@ -188,4 +201,8 @@ def family(
         limit=limit,
         settle=settle,
         derive=derive,
+        write=write,
+        rephrased=rephrased,
+        config_file=config_file,
+        weights=weights,
     )

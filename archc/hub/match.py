@@ -150,14 +150,20 @@ def periodic(at: list[bool]) -> tuple[int, int] | None:
 
 
 def tensor_rows(facts: GraphFacts, family: Family) -> tuple[tuple[str, str], ...] | None:
-    """The family's rows for the tensors of a graph; None unless every tensor has a name of its own in its layer."""
+    """The family's rows for the tensors of a graph; None unless every tensor has a name of its own in its layer.
+
+    A family without rows at all is a way to say configurations alone.
+    """
+    if not family.tensors:
+        return ()
     table = {row.ours: row.theirs for row in reversed(family.tensors) if row.applies(facts.values)}
     for names in facts.tensors:
         theirs = {table[name] for name in names if name in table}
         if len(theirs) != len(names):
             return None
     found = [name for name in table if any(name in names for names in facts.tensors)]
-    places = {"{share}": facts.share} if facts.values["tied"] else {"{share}": facts.share, "{home}": "{each}"}
+    places = {"{attn.n_kv_heads}": str(facts.values.get("attn.n_kv_heads")), "{share}": facts.share}
+    places |= {} if facts.values["tied"] else {"{home}": "{each}"}
     rows = [(_with(ours, places), _with(table[ours], places)) for ours in reversed(found)]
     if facts.values["tied"]:  # some files of a tied model hold the embedding a second time
         rows.append((rows[0][0], family.head))
@@ -170,7 +176,7 @@ def _with(name: str, places: Mapping[str, str]) -> str:
     return name
 
 
-def _config(values: Facts, family: Family) -> dict[str, object]:
+def _config(values: Facts, family: Family) -> Mapping[str, object]:
     """The config.json of facts without problems."""
     config: dict[str, object] = {}
     if family.architecture:
@@ -183,7 +189,7 @@ def _config(values: Facts, family: Family) -> dict[str, object]:
     for only in family.only:
         if only.written:
             _put(config, only.name, only.value)
-    return config
+    return family.write(config)
 
 
 def _put(config: dict[str, object], name: str, value: object) -> None:

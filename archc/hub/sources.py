@@ -10,8 +10,8 @@ from archc.diagnostics import Diagnostic, DiagnosticError, Source, Span, error
 from archc.hub.read import UnsupportedConfig
 
 
-def config_of(source: Source) -> dict[str, object]:
-    """The JSON object that a config.json holds. Raises DiagnosticError."""
+def json_object(source: Source) -> dict[str, object]:
+    """The JSON object that a file holds. Raises DiagnosticError."""
     try:
         content = json.loads(source.text, object_pairs_hook=_once)
     except json.JSONDecodeError as wrong:
@@ -49,7 +49,8 @@ def _place(text: str, path: Iterable[str]) -> tuple[int, int]:
 
 def _key(name: str) -> str:
     """A key of JSON, or an argument of a command line."""
-    return rf'(?P<key>"{re.escape(name)}"(?=\s*:))'
+    name = re.escape(name)
+    return rf'(?P<key>"{name}"(?=\s*:)|(?<!\S)(?:--)?{name}(?=[\s=]|$))'
 
 
 class _Twice(ValueError):  # noqa: N818 (not for callers)

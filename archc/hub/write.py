@@ -12,13 +12,24 @@ from archc.grammar.parse import parse
 from archc.hub.family import Family
 from archc.hub.read import UnsupportedConfig
 from archc.hub.repeats import Run, rolled, text
-from archc.hub.rules import Fact, Facts, whole
+from archc.hub.rules import RULES, Fact, Facts, whole
 
 # How a kind's fields are written, in this order; heads are written where the layer is used.
 _FIELDS = {
     "mamba": ("d_state", "d_conv", "expand", "dt_rank", "n_heads", "conv_bias", "bias", "inner_norm"),
-    "mamba2": ("n_heads", "d_head", "d_state", "n_groups", "d_conv", "conv_bias", "bias", "norm", "chunk"),
-    "attn": ("d_head", "rope", "scale", "window", "bias", "out_bias", "lora"),
+    "mamba2": (
+        "n_heads",
+        "d_head",
+        "d_state",
+        "n_groups",
+        "d_conv",
+        "conv_bias",
+        "bias",
+        "norm",
+        "norm_before_gate",
+        "chunk",
+    ),
+    "attn": ("d_head", "qkv_conv", "rope", "scale", "window", "bias", "out_bias", "lora"),
 }
 _MLP = ("d_ff", "bias", "lora")  # of any channel mixer, the first without its name
 _SHARE = "g"  # what a shared module is called
@@ -29,7 +40,7 @@ MAX_PATTERN = 10_000  # layers whose order has to be written down
 def spec_text(family: Family, facts: Facts, name: str) -> str:
     """The spec that says `facts`, formatted as `archc fmt` does."""
     lines = [
-        f"# {family.title}, {family.source}: from a config.json",
+        f"# {family.title}, {family.source}: from a {family.config_file}",
         f"model {name}",
         "",
         *_settings(family, facts),
@@ -40,7 +51,7 @@ def spec_text(family: Family, facts: Facts, name: str) -> str:
         "",
         f"block {_block(family, facts)}{_suffix(family, facts)}",
     ]
-    return format_spec(parse(Source("config.json", "\n".join(lines) + "\n")))
+    return format_spec(parse(Source(family.config_file, "\n".join(lines) + "\n")))
 
 
 def spec_name(name: str) -> str:
@@ -93,10 +104,14 @@ def _arguments(kind: str, facts: Facts) -> Iterator[str]:
             if value is not None:
                 yield f"window({value})"
         elif name == "rope":
-            yield f"rope(theta={_number(facts['attn.rope.theta'])})" if value else "rope=none"
+            yield _rope(facts) if value else "rope=none"
         elif name == "scale":
             if value is not None:
-                yield f"scale=1/sqrt({facts['attn.d_head']}/2)"
+                half = RULES["1 / sqrt(attn.d_head / 2)"](facts)
+                yield f"scale=1/sqrt({facts['attn.d_head']}/2)" if value == half else f"scale={_number(value)}"
+        elif name == "qkv_conv":
+            if value is not None:
+                yield f"qkv_conv={value}({facts['attn.d_conv']})"
         elif name == "lora":
             if value is not None:
                 yield f"lora({facts[f'{kind}.rank']}, on=[{facts[f'{kind}.lora.on']}])"
@@ -112,6 +127,11 @@ def _arguments(kind: str, facts: Facts) -> Iterator[str]:
             yield str(value)
         elif value is not None:
             yield f"{name}={value}"
+
+
+def _rope(facts: Facts) -> str:
+    dims = facts.get("attn.rope.dims")
+    return f"rope(theta={_number(facts['attn.rope.theta'])}{'' if dims is None else f', dims={dims}'})"
 
 
 def _share(facts: Facts) -> Iterator[str]:

@@ -72,6 +72,15 @@ def mixtral(draw: random.Random) -> dict[str, object]:
     }
 
 
+def phi3(draw: random.Random) -> dict[str, object]:
+    values = decoder(draw)
+    del values["head_dim"]  # transformers follows it, but checks positions without it
+    d_head = int(values["hidden_size"]) // int(values["num_attention_heads"])  # type: ignore[call-overload]
+    share = draw.choice([dims / d_head for dims in range(2, d_head + 1, 2)])
+    values["rope_parameters"] = {**values["rope_parameters"], "partial_rotary_factor": share}  # type: ignore[dict-item]
+    return values | {"sliding_window": draw.choice([None, 3, 16])}
+
+
 def mamba(draw: random.Random) -> dict[str, object]:
     return sizes(
         draw,
@@ -176,6 +185,7 @@ def zamba(draw: random.Random) -> dict[str, object]:
         "n_mamba_heads": n_mamba_heads,
         "mamba_conv_bias": flip(draw),
         "mamba_proj_bias": flip(draw),
+        "use_associative_scan": False,
         "num_attention_heads": n_heads,
         "num_key_value_heads": n_kv_heads,
         "attention_head_dim": draw.choice([None, 2, 5]) if n_heads < 4 else 3,
@@ -218,6 +228,7 @@ DRAWS = {
     "llama": llama,
     "mistral": mistral,
     "mixtral": mixtral,
+    "phi3": phi3,
     "mamba": mamba,
     "mamba2": mamba2,
     "jamba": jamba,

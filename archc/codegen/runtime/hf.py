@@ -23,7 +23,7 @@ from . import checkpoint
 from .command import CommandError, amount, guarded
 from .hf_config import compare_config, read_config, read_json, write_json
 from .hf_family import SAFETENSORS, Family
-from .hf_names import Pair, lines, pairs, tied_names
+from .hf_names import Pair, interleaved, lines, pairs, tied_names
 from .hub import FAMILIES
 from .model import Model
 from .pickled import Pickled, write_pickled
@@ -79,7 +79,12 @@ def export_hf(source: Path, out: Path, *, family: str | None = None, shard_bytes
     written = _named(family) if family else _first(FAMILIES, manifest.run.get("imported"))
 
     def pieces(parts: list[tuple[Pair, int | None]]) -> Callable[[], Iterator[Tensor]]:
-        return lambda: (pair.to_theirs(shards.read(pair.ours, index)) for pair, index in parts)
+        def read() -> Iterator[Tensor]:
+            contents = (pair.to_theirs(shards.read(pair.ours, index)) for pair, index in parts)
+            groups = parts[0][0].groups
+            return contents if groups == 1 else iter((interleaved(contents, groups),))
+
+        return read
 
     sources, dtypes = {}, Counter[torch.dtype]()
     for name, parts in _parts(pairs(_infos(model), written.rows, written.uses)).items():

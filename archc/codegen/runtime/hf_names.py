@@ -8,6 +8,7 @@ A last `[...]` says that the two are not alike:
 
     ("layers.*.mlp.experts.up_proj[*]", "layers.*.experts.*.up_proj.weight")  one of theirs for each slice of ours
     ("layers.*.mlp.up_proj.weight", "layers.*.mlp.gate_up_proj.weight[1]")    the second of the pieces of theirs
+    ("layers.*.mixer.k_proj.weight", "transformer.h.*.attn.attn.weight[1/4]") the second in each of 4 groups of rows
     ("layers.*.mixer.in_proj.weight", "layers.*.mamba.in_proj.weight[::2]")   two halves of ours, row by row in theirs
     ("layers.*.mixer.A_log", "layers.*.mamba.A_log[None]")                    theirs has a first axis of one more
 
@@ -28,13 +29,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from .shards import CheckpointError, Info, listed
 
 _WORD = re.compile(r"(\*|\{use\}|\{copy\})")
 _NUMBER = {"*": r"(\d+)", "{use}": r"(?P<use>\d+)", "{copy}": r"(?P<copy>\d+)"}
-_ENDING = re.compile(r"\[(?:(\d+)|::(\d+)|(None))\]$")  # a piece, so many ways, a further axis
+_ENDING = re.compile(r"\[(?:(\d+)(?:/(\d+))?|::(\d+)|(None))\]$")  # a piece, of groups, so many ways, a further axis
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Pair:
     their_shape: tuple[int, ...]
     stacked: bool = False
     piece: int | None = None
+    groups: int = 1
     start: int = 0
     ways: int = 1
     again: tuple[str, ...] = ()
@@ -62,11 +65,16 @@ class Pair:
 
     @property
     def rows(self) -> slice | None:
-        """The rows of theirs that are ours, if others have ours beside them."""
-        return None if self.piece is None else slice(self.start, self.start + self.info.shape[0])
+        """The rows of theirs that hold ours, if they are not all."""
+        if self.piece is None or self.groups > 1:
+            return None
+        return slice(self.start, self.start + self.info.shape[0])
 
     def from_theirs(self, content: Tensor) -> Tensor:
         """What of ours is in `content`, a tensor of theirs or our rows of it."""
+        if self.groups > 1:
+            start, length = self.start // self.groups, self.info.shape[0] // self.groups
+            content = content.reshape(self.groups, -1, *content.shape[1:])[:, start : start + length]
         if self.ways > 1:
             content = content.reshape(-1, self.ways, *content.shape[1:]).transpose(0, 1)
         return content.reshape(self.info.shape[1:] if self.stacked else self.info.shape)
@@ -106,6 +114,11 @@ def pairs(
     if any(problems.values()):
         raise CheckpointError("hub.py does not fit this model" + lines(problems))
     return [_placed(pair, joined) for pair in found]
+
+
+def interleaved(contents: Iterable[Tensor], groups: int) -> Tensor:
+    """Pieces of ours as theirs has them: in each group of its rows, some of every piece."""
+    return torch.cat([content.reshape(groups, -1, *content.shape[1:]) for content in contents], 1).flatten(0, 1)
 
 
 def _joined(found: Iterable[Pair]) -> dict[str, list[Pair]]:
@@ -173,7 +186,7 @@ class _Row:
         homes = [layer for layer, copy in uses if copy == words.get("copy")] or [0]
         there = [self.theirs.format(*numbers, *"*" * self.stacked, home=home, each=home, **words) for home in homes]
         name, *others = dict.fromkeys(there)
-        piece, ways, lead = self.ending.groups() if self.ending else (None, None, None)
+        piece, groups, ways, lead = self.ending.groups() if self.ending else (None, None, None, None)
         shape = info.shape[1:] if self.stacked else ((1, *info.shape) if lead else info.shape)
         return Pair(
             ours=match.string,
@@ -182,6 +195,7 @@ class _Row:
             their_shape=shape,
             stacked=self.stacked,
             piece=None if piece is None else int(piece),
+            groups=int(groups or 1),
             ways=int(ways or 1),
             again=tuple(others) if "{each}" in self.theirs else (),
             perhaps=() if "{each}" in self.theirs else tuple(others),
