@@ -165,6 +165,11 @@ KINDS = {
             "block < mla(4, 6, q_rank=7, d_head=4, d_rope=2, d_head_v=4, rope=none, norm=none, bias, scale=0.3), "
             "mla(2, 5, d_head=4, d_rope=6, rope=rope(theta=100, dims=4)) >",
         ),
+        "gated_delta": (NONE, "block x2 < gated_delta(n_heads=4, n_k_heads=2, d_head=4, d_head_v=3) >"),
+        "gated_delta_options": (
+            SWIGLU,
+            "block < gated_delta(n_heads=3, d_head=2, d_conv=2, conv_bias, norm=rms(eps=1e-3)) >",
+        ),
         "reused_keys": (
             SWIGLU,
             "block x2 < attn gqa(4,2) rope, mamba(d_state=4), attn gqa(8,2) rope kv=prev d_head=4 >",
