@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from archc.ir.body import Body
-from archc.ir.op import Flops, Op, Printer, Result
+from archc.ir.op import Flops, Kernel, Op, Printer, Result
 from archc.ir.size import Size, ceil_div, mul
 from archc.ir.tape import Tape
 from archc.ir.values import BATCH, TIME, Axis, Init, State, Value, Weight
@@ -45,6 +45,19 @@ def ssd_flops(n_heads: Size, d_head: Size, n_groups: Size, d_state: Size, chunk:
     values = mul(2, batch, squares, n_heads, d_head)
     states = mul(2, batch, tokens, n_heads, d_head, d_state)
     return Flops(model, scores + values + 2 * states, 3 * scores + 2 * values + 4 * states)
+
+
+BLOCKS = 2  # blocks of the kernels between the states that they save
+
+
+def padded(size: int) -> int:
+    """A width as the kernels hold it: a power of two, and no less than a matrix product takes."""
+    return max(16, 1 << (size - 1).bit_length())
+
+
+def block(d_head: int, d_state: int) -> int:
+    """Tokens of a block of the kernels in 16 bits, half of that in 32: three tiles of it fit into registers."""
+    return min(64, 8192 // max(padded(d_head), padded(d_state)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,20 +98,38 @@ class SSD(Op):
     def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
         tape.keep(*inputs)
         tape.new(*outputs, product=True)
-        states = mul(self.n_heads.symbol, self.d_head.symbol, self.d_state.symbol, tape.width())
-        chunks = ceil_div(TIME.symbol, self.chunk)
-        tape.extra("states", mul(BATCH.symbol, chunks, states), product=True)
-        tape.extra("final state", mul(BATCH.symbol, states), kept=False, product=True)
+        state = mul(self.n_heads.symbol, self.d_head.symbol, self.d_state.symbol)
+        chunks = ceil_div(TIME.symbol, self.saved_every(tape.element))
+        tape.extra("states", mul(BATCH.symbol, chunks, state, tape.element), product=True)
+        tape.extra("final state", mul(BATCH.symbol, state, tape.width()), kept=False, product=True)
 
-    def imports(self) -> tuple[tuple[str, str], ...]:
-        return ((".ssd", "ssd"),)
+    def saved_every(self, element: int) -> int:
+        """Tokens between the states that are saved for backward: a chunk of the plain form in float64."""
+        if element == 8:
+            return self.chunk
+        return BLOCKS * block(self.d_head.size.value, self.d_state.size.value) * 2 // element
+
+    @property
+    def kernel(self) -> Kernel:
+        low, high = self.dt_limit
+        options: dict[str, int | bool | str] = {
+            "n_heads": self.n_heads.size.value,
+            "d_head": self.d_head.size.value,
+            "n_groups": self.n_groups.size.value,
+            "d_state": self.d_state.size.value,
+            "chunk": self.chunk,
+            "dt_min": repr(low),
+            "dt_max": "inf" if high is None else repr(high),
+        }
+        sizes = f"h{options['n_heads']}_p{options['d_head']}_g{options['n_groups']}_n{options['d_state']}_c{self.chunk}"
+        limits = "" if self.dt_limit == (0.0, None) else f"_dt{options['dt_min']}_{options['dt_max']}"
+        return Kernel("ssd", options, sizes + limits.replace(".", "p").replace("-", "m"))
 
     def function(self, p: Printer) -> str:
-        return "ssd"
+        return p.kernel(self.kernel)
 
     def options(self, p: Printer) -> str:
-        limit = "" if self.dt_limit == (0.0, None) else f"dt_limit={self.dt_limit!r}, "
-        return f"{limit}chunk={self.chunk}, positions={p.positions}, {p.held('ssm')}"
+        return f"positions={p.positions}, {p.held('ssm')}"
 
     def code(self, p: Printer) -> str:
         x, dt, B, C = p.inputs

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from archc import compiler
@@ -16,7 +18,8 @@ import torch.nn.functional as F  # noqa: E402
 
 from archc.codegen.runtime import reference_ssd  # noqa: E402
 from archc.codegen.runtime.linear_attention import normalised, undecayed  # noqa: E402
-from archc.codegen.runtime.ssd import ssd  # noqa: E402
+
+from .ssds import ssd_of  # noqa: E402
 
 Tensor = torch.Tensor
 EXACT = 1e-9  # float64, relative to the largest number: other orders of a few hundred sums
@@ -42,8 +45,10 @@ def draw(dtype: torch.dtype = torch.float64) -> list[Tensor]:
     return [torch.randn(shape, dtype=dtype, generator=generator).requires_grad_() for shape in shapes]
 
 
-def options(chunk: int = 4) -> dict[str, object]:
-    return {"dt_limit": (1.0, 1.0), "chunk": chunk}
+def steps_of_one(chunk: int = 4) -> Callable[..., Tensor]:
+    """`ssd` with the limits that a package of linear attention gives it."""
+    ssd: Callable[..., Tensor] = ssd_of(chunk, (1.0, 1.0)).ssd
+    return ssd
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 5, 64])
@@ -51,7 +56,7 @@ def test_it_is_the_masked_product(chunk: int) -> None:
     """Outputs and gradients of arXiv:2006.16236, equation (8) without its denominator: (q kᵀ ⊙ L) v."""
     inputs = draw()
     v, k, q = inputs
-    got = undecayed(ssd, v, k, q, **options(chunk))
+    got = undecayed(steps_of_one(chunk), v, k, q)
     scores = torch.einsum("btgn,bsgn->bgts", q, k).tril().repeat_interleave(H // G, 1)
     want = torch.einsum("bhts,bshp->bthp", scores, v)
     same(got, want)
@@ -64,15 +69,15 @@ def test_it_is_mamba2_whose_states_do_not_decay() -> None:
     """Bit by bit what `ssd` gives for A = 0; and its recurrence of steps of one, with a state."""
     v, k, q = (tensor.detach() for tensor in draw())
     zero = torch.zeros(H, dtype=v.dtype)
-    y = undecayed(ssd, v, k, q, **options())
+    y = undecayed(steps_of_one(), v, k, q)
     ones = torch.ones(B, T, H, dtype=v.dtype)
     for dt in (ones * 7, -ones):  # the limits make one of any step
-        assert torch.equal(y, ssd(v, dt, torch.full_like(zero, -torch.inf), k, q, zero, zero, **options()))
+        assert torch.equal(y, steps_of_one()(v, dt, torch.full_like(zero, -torch.inf), k, q, zero, zero))
     want, final = reference_ssd.recurrence(v, ones, zero, k, q, zero)
     same(y, want)
     state = torch.zeros(B, H, P, N, dtype=v.dtype)
     with torch.no_grad():
-        pieces = [undecayed(ssd, v[:, i], k[:, i], q[:, i], state=state, **options()) for i in torch.arange(T).split(5)]
+        pieces = [undecayed(steps_of_one(), v[:, i], k[:, i], q[:, i], state=state) for i in torch.arange(T).split(5)]
     same(torch.cat(pieces, 1), want)
     same(state, final)
     same(state, torch.einsum("bthp,bthn->bhpn", v, k.repeat_interleave(H // G, 2)))
@@ -80,8 +85,8 @@ def test_it_is_mamba2_whose_states_do_not_decay() -> None:
 
 def test_narrower_types() -> None:
     v, k, q = (tensor.detach().bfloat16() for tensor in draw())
-    want = undecayed(ssd, v.double(), k.double(), q.double(), **options())
-    y = undecayed(ssd, v, k, q, **options())
+    want = undecayed(steps_of_one(), v.double(), k.double(), q.double())
+    y = undecayed(steps_of_one(), v, k, q)
     assert y.dtype == torch.bfloat16
     same(y.double(), want, tolerance=2 * torch.finfo(torch.bfloat16).eps)
     assert normalised(y, 1e-6).dtype == torch.bfloat16

@@ -16,9 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from archc.codegen.runtime import gated_norm, initialise, reference, reference_ssd, ssd_chunks  # noqa: E402
-from archc.codegen.runtime import ssd as ssd_module  # noqa: E402
 from archc.codegen.runtime.gated_norm import gated_rms_norm  # noqa: E402
-from archc.codegen.runtime.ssd import ssd  # noqa: E402
+
+from .ssds import ssd_of  # noqa: E402
 
 Tensor = torch.Tensor
 EXACT = 1e-10  # float64, relative to the largest number: rounding of a few hundred sums
@@ -67,7 +67,7 @@ def run(
     inputs: list[Tensor], chunk: int, positions: Tensor | None = None, limits: tuple[float, float] = (0.0, math.inf)
 ) -> tuple[Tensor, Tensor]:
     *args, initial = inputs
-    y, final, _ = ssd_module.ssd_fwd(*args, positions, initial, *limits, chunk)
+    y, final, _ = ssd_of(chunk, limits).ssd_fwd(*args, positions, initial)
     return y, final
 
 
@@ -112,29 +112,30 @@ def test_whole_equals_pieces(pieces: list[int], packed: bool) -> None:
     positions = positions_of(sizes) if packed else None
     state = torch.zeros(2, 6, 4, 5, dtype=torch.float64)
     address = state.data_ptr()
+    ssd = ssd_of(5).ssd
     with torch.no_grad():
-        whole = ssd(*args, chunk=5, positions=positions)
+        whole = ssd(*args, positions=positions)
         parts, start = [], 0
         for length in pieces:
             now = slice(start, start + length)
             here = None if positions is None else positions[:, now]
             x_now, dt_now, B_now, C_now = (v[:, now] for v in (x, dt, B, C))
-            options = {"chunk": 5, "positions": here, "state": state}
-            parts.append(ssd(x_now, dt_now, A_log, B_now, C_now, D, dt_bias, **options))
+            parts.append(ssd(x_now, dt_now, A_log, B_now, C_now, D, dt_bias, positions=here, state=state))
             start += length
     same(torch.cat(parts, 1), whole)
     assert state.data_ptr() == address
-    same(state, ssd_module.ssd_fwd(*args, positions, None, 0.0, math.inf, 5)[1])
+    same(state, ssd_of(5).ssd_fwd(*args, positions, None)[1])
 
 
 def test_packed_equals_separate() -> None:
     *args, _ = (tensor.detach() for tensor in draw(SIZES[0]))
     lengths = [3, 1, 7, 2]
     positions = torch.cat([torch.arange(n) for n in lengths]).expand(2, 13)
-    packed = ssd(*args, chunk=4, positions=positions)
+    ssd = ssd_of(4).ssd
+    packed = ssd(*args, positions=positions)
     x, dt, A_log, B, C, D, dt_bias = args
     pieces = zip(*(v.split(lengths, 1) for v in (x, dt, B, C)), strict=True)
-    separate = [ssd(x, dt, A_log, B, C, D, dt_bias, chunk=4) for x, dt, B, C in pieces]
+    separate = [ssd(x, dt, A_log, B, C, D, dt_bias) for x, dt, B, C in pieces]
     same(packed, torch.cat(separate, 1))
 
 
@@ -189,7 +190,7 @@ def test_a_state_of_another_type_is_written_in_place() -> None:
     state = torch.randn(2, 6, 4, 5, dtype=torch.bfloat16)
     before = state.double()
     with torch.no_grad():
-        y = ssd(*args, state=state)
+        y = ssd_of(4).ssd(*args, state=state)
     want, last = reference_ssd.ssd(*args, initial=before)
     same(y, want)
     assert torch.equal(state, last.to(torch.bfloat16))
@@ -202,7 +203,8 @@ def test_views_of_a_projection() -> None:
     joined = torch.cat([dt.new_full((B, T, 3), math.nan), x.flatten(2), b.flatten(2), c.flatten(2), dt], -1)
     _, xs, bs, cs, dts = joined.split([3, H * P, G * N, G * N, H], -1)
     views = (xs.unflatten(-1, (H, P)), dts, A_log, bs.unflatten(-1, (G, N)), cs.unflatten(-1, (G, N)), D, dt_bias)
-    same(ssd(*views, chunk=chunk), ssd(x, dt, A_log, b, c, D, dt_bias, chunk=chunk))
+    ssd = ssd_of(chunk).ssd
+    same(ssd(*views), ssd(x, dt, A_log, b, c, D, dt_bias))
 
 
 # --- laws of operations ----------------------------------------------------------------------------
@@ -220,25 +222,27 @@ def test_opcheck(packed: bool) -> None:
     sizes = (1, 5, 4, 2, 2, 3, 2)
     *args, initial = draw(sizes, torch.float32)
     positions = positions_of(sizes) if packed else None
-    torch.library.opcheck(ssd_module.ssd_fwd, (*args, positions, initial, 0.0, 2.0, 2))
-    torch.library.opcheck(ssd_module.ssd_fwd, (*args, positions, None, 0.0, math.inf, 2))
+    limited, free = ssd_of(2, (0.0, 2.0)), ssd_of(2)
+    torch.library.opcheck(limited.ssd_fwd, (*args, positions, initial))
+    torch.library.opcheck(free.ssd_fwd, (*args, positions, None))
     plain = [tensor.detach() for tensor in args]
-    y, final, states = ssd_module.ssd_fwd(*plain, positions, None, 0.0, math.inf, 2)
+    y, final, states = free.ssd_fwd(*plain, positions, None)
     for grad_final in (None, final):
-        arguments = (y, grad_final, *plain, positions, states, 0.0, math.inf, 2)
-        torch.library.opcheck(ssd_module.ssd_bwd, arguments)
+        torch.library.opcheck(free.ssd_bwd, (y, grad_final, *plain, positions, states))
     one = [v[:, :1] if v.dim() > 2 else v for v in plain]
     here = None if positions is None else positions[:, :1]
-    torch.library.opcheck(ssd_module.ssd_step, (*one, here, final, 0.0, math.inf))
+    torch.library.opcheck(free.ssd_step, (*one, here, final))
 
 
 def test_compiles_without_breaks() -> None:
     sizes = SIZES[0]
     inputs = draw(sizes, torch.float32)
     positions = positions_of(sizes)
+    ssd = ssd_of(4, (0.0, 3.0)).ssd
 
     def loss(*args: Tensor) -> Tensor:
-        return ssd(*args, chunk=4, positions=positions, dt_limit=(0.0, 3.0)).square().sum()
+        y: Tensor = ssd(*args, positions=positions)
+        return y.square().sum()
 
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
     args = inputs[:7]
@@ -308,10 +312,10 @@ def test_model_flops_are_those_of_the_recurrence(sizes) -> None:
         reference_ssd.recurrence(x, dt, A_log, b, c, D, None, initial)
     model, _, _ = analysed(sizes)
     assert counted.total == model
-    assert ssd_module.step_flops(B, H, P, N) == analysed((B, 1, *sizes[2:]))[0]
+    assert ssd_chunks.step_flops(B, H, P, N) == analysed((B, 1, *sizes[2:]))[0]
     one = [v[:, :1] if v.dim() > 2 else v for v in (x, dt, A_log, b, c, D, D)]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        ssd(*one, state=initial.clone())
+        ssd_of(4).ssd(*one, state=initial.clone())
     assert counter.get_total_flops() == analysed((B, 1, *sizes[2:]))[0]
 
 

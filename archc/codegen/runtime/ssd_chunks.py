@@ -111,6 +111,11 @@ def step(u: Tensor, a: Tensor, B: Tensor, C: Tensor, positions: Tensor | None, s
     return y.view(u.shape)
 
 
+def step_flops(B: int, H: int, P: int, N: int) -> int:
+    """One token of the recurrence: 5 operations per state, 3 per channel, 2 per head."""
+    return B * H * (P * (5 * N + 3) + 2)
+
+
 def forward_flops(B: int, T: int, H: int, P: int, G: int, N: int, chunk: int) -> int:
     """The matrix products of `forward`, a multiply-add being two; see `squares`."""
     return 2 * B * (squares(T, chunk) * (G * N + H * P) + 2 * T * H * P * N)
