@@ -95,8 +95,9 @@ def gated_delta_step(
     state: Tensor,
 ) -> Tensor:
     """Advance `state` by one token in place; return y `[B, 1, H, V]`."""
-    tensors = (x[:, :, 0] for x in _prepared(q, k, v, b, a, A_log, dt_bias, promote(q.dtype)))
-    y, new = chunks.step(*tensors, _starts(positions), state)
+    prepared = _prepared(q, k, v, b, a, A_log, dt_bias, promote(q.dtype))
+    query, key, value, decay, share = (x[:, :, 0] for x in prepared)
+    y, new = chunks.step(query, key, value, decay, share, _starts(positions), state)
     state.copy_(new)
     return y.unsqueeze(1).to(q.dtype)
 
@@ -155,7 +156,7 @@ def _unit(x: Tensor) -> Tensor:
 
 def _unit_backward(grad: Tensor, x: Tensor, groups: int, scale: float, dtype: torch.dtype) -> Tensor:
     """The gradient of x `[B, T, G, K]` from that of scale * x / |x| `[B, H, T, K]`."""
-    grad = grad.transpose(1, 2).unflatten(2, (groups, -1)).sum(3) * scale
+    grad = torch.unflatten(grad.transpose(1, 2), 2, (groups, -1)).sum(3) * scale
     wide = x.to(dtype)
     inverse = (wide.square().sum(-1, keepdim=True) + EPS).rsqrt()
     unit = wide * inverse
