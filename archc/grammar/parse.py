@@ -93,6 +93,7 @@ class _Run:
         self.machine = tables().parse_interactive(start=start)
         self.marks: list[int] = []  # height of the parser's stack behind each open bracket
         self.at = 0
+        self.resumed = -1  # the lexeme at which the last recovery went on
 
     def run(self) -> Any:
         """The node; or None if there were errors, which are then among the findings."""
@@ -142,7 +143,7 @@ class _Run:
         """Go on at the next `,` or at the end of the bracket at hand; false if there is none."""
         if not self.marks:
             return self._restart()
-        self.at = self._separator()
+        self.at = self.resumed = self._separator()
         state = self.machine.parser_state
         del state.state_stack[self.marks[-1] :]
         del state.value_stack[self.marks[-1] - 1 :]
@@ -153,7 +154,7 @@ class _Run:
     def _separator(self) -> int:
         """The index of the next `,` of the bracket at hand, or of what closes it: layout has seen to one."""
         depth = 0
-        for i in range(self.at, len(self.lexemes)):
+        for i in range(self.at + (self.at == self.resumed), len(self.lexemes)):  # `(1, 2)` is nothing a `,` mends
             kind = self.lexemes[i].type
             if depth == 0 and (kind == "COMMA" or kind in CLOSERS):
                 return i

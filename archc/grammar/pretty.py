@@ -113,11 +113,13 @@ class _Printer:
             {"bracketed": self._bracketed, "chain": self._chain, "words": self._words}[doc.kind](doc, indent, tail)
 
     def _concat(self, doc: Concat, indent: int, tail: int) -> None:
-        for i, part in enumerate(doc.parts):
-            rest = [tail]
-            for later in reversed(doc.parts[i + 1 :]):
-                rest = [0] if isinstance(later, Body) else [*rest, len(flat(later) or "")]
-            self.put(part, indent, sum(rest))
+        behind = tail
+        tails: list[int] = []
+        for part in reversed(doc.parts):
+            tails.append(behind)
+            behind = 0 if isinstance(part, Body) else behind + len(flat(part) or "")
+        for part, room in zip(doc.parts, reversed(tails), strict=True):
+            self.put(part, indent, room)
 
     def _body(self, doc: Body, indent: int, tail: int) -> None:
         if doc.comment:
