@@ -37,6 +37,7 @@ class ModelView:
     initialise: tuple[str, ...]
     start: tuple[str, ...]
     carry: str
+    pending: bool  # whether a layer hands on its last branch unadded
     arguments: str
     shared: tuple[tuple[str, str, int], ...]  # name, class, copies
     stack_parameters: str
@@ -83,6 +84,7 @@ def model_view(graph: Graph, names: Names, doc: Iterable[str], spec_hash: str) -
             *(f"{' ' * BODY}{name} = {stream[-1]}" for name in graph.invariants),
         ),
         carry=", ".join(carry),
+        pending=len(stream) > 1,
         arguments=", ".join([*carry, *graph.invariants]),
         shared=shared,
         stack_parameters=", ".join(f"{name}: list[{class_name}]" for name, class_name, _ in shared),

@@ -53,6 +53,8 @@ def _model_file(view: ModelView, names: Names, graph: Graph) -> str:
         ("torch", "Tensor"),
         ("torch", "nn"),
         (".cache", "Cache"),
+        (".recompute", "Recompute"),
+        (".recompute", "layer_call"),
     }
     if any(c.cache for c in view.classes):
         imports.add(("typing", "NamedTuple"))

@@ -10,7 +10,7 @@ from archc.codegen.kernels.selective_scan import SelectiveScan
 from archc.codegen.kernels.swiglu import Swiglu
 
 RUNTIME = Path(__file__).parents[2] / "archc" / "codegen" / "runtime"
-SHARED = ("dispatch.py", "recurrence.py", "reference.py")
+SHARED = ("dispatch.py", "recompute.py", "recurrence.py", "reference.py")
 SCAN_FLOPS = {
     "flops_forward": "B * T * d_inner * (7 * d_state + 3)",
     "flops_backward": "2 * B * T * d_inner * (7 * d_state + 3)",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import get_args
 
 import pytest
 
 from archc.ir.graph import Graph, unrolled
 from archc.passes.grouping import EMBEDDING, HEAD, layer_label, sublayer_labels
-from archc.passes.saved import LOSS, saved
+from archc.passes.saved import LOSS, Recompute, saved
 from archc.passes.workload import Dtype, Workload
 
 from .cases import KINDS, MODELS, spec
@@ -16,6 +17,7 @@ from .packages import Workshop
 
 torch = pytest.importorskip("torch")
 
+TORCH = {"bf16": torch.bfloat16, "fp32": torch.float32}
 B, T = 2, 72  # the last chunk of every scan is a short one
 ROUTERS = {
     name: spec(name, "mlp none", f"block x2 < attn gqa(4,2), {layer} >")
@@ -29,15 +31,18 @@ ROUTERS = {
     }.items()
 }
 TEXTS = MODELS | ROUTERS
-CASES = [(name, dtype, True) for name in TEXTS for dtype in ("bf16", "fp32")]
-CASES += [(name, "fp32", False) for name in KINDS]
+CASES = [(name, True, dtype) for name in TEXTS for dtype in ("bf16", "fp32")]
+CASES += [(name, False, "fp32") for name in KINDS]
 
 
-@pytest.mark.parametrize(("name", "dtype", "fuse"), CASES)
-def test_what_stays_alive_is_what_the_analysis_says(name: str, dtype: Dtype, fuse: bool, workshop: Workshop) -> None:
+@pytest.mark.parametrize(("name", "fuse", "dtype"), CASES)
+@pytest.mark.parametrize("recompute", get_args(Recompute))
+def test_what_stays_alive_is_what_the_analysis_says(
+    name: str, fuse: bool, dtype: Dtype, recompute: Recompute, workshop: Workshop
+) -> None:
     package = workshop(TEXTS[name], fuse=fuse)
-    measured = package.module("saved").on_meta(B, T, {"bf16": torch.bfloat16, "fp32": torch.float32}[dtype])
-    analysed = saved(package.lowered, Workload(context=T, batch=B, dtype=dtype))
+    measured = package.module("saved").on_meta(B, T, TORCH[dtype], recompute)
+    analysed = saved(package.lowered, Workload(context=T, batch=B, dtype=dtype), recompute)
     assert {group.name: group.n_bytes for group in analysed.groups} == by_group(package.lowered, measured)
 
 

@@ -22,7 +22,7 @@ class SelectiveScan(Kernel, family="selective_scan"):
         "selective_scan_kernels.py",
         "selective_scan_backward_kernels.py",
     )
-    runtime = ("dispatch.py", "recurrence.py")
+    runtime = ("dispatch.py", "recompute.py", "recurrence.py")
     d_inner: int
     d_state: int
     gate: bool  # y * silu(z)

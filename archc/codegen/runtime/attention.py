@@ -17,6 +17,7 @@ from torch.utils.flop_counter import register_flop_formula
 from . import attention_paths as paths
 from .namespace import NAMESPACE
 from .precision import promote
+from .recompute import keep_results
 
 
 class AttentionState(NamedTuple):
@@ -201,6 +202,7 @@ def _backward(ctx: Any, grad: Tensor, _grad_lse: Tensor) -> tuple[Tensor | None,
 
 
 attention_fwd.register_autograd(_backward, setup_context=_save)
+keep_results(getattr(torch.ops, NAMESPACE).attention_fwd)
 
 
 @register_flop_formula(getattr(torch.ops, NAMESPACE).attention_fwd)

@@ -22,6 +22,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from .namespace import NAMESPACE
 from .precision import promote
+from .recompute import keep_results
 
 
 class Plan(NamedTuple):
@@ -200,6 +201,7 @@ def _grouped_linear_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...
 dispatch_fwd.register_autograd(_dispatch_backward, setup_context=_save_place)
 combine_fwd.register_autograd(_combine_backward, setup_context=_save)
 grouped_linear_fwd.register_autograd(_grouped_linear_backward, setup_context=_save)
+keep_results(getattr(torch.ops, NAMESPACE).grouped_linear_fwd)
 
 
 @register_flop_formula(getattr(torch.ops, NAMESPACE).grouped_linear_fwd)

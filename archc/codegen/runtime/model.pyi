@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from .cache import Cache
+from .recompute import Recompute
 
 NAME: str
 VOCAB: int
@@ -14,6 +15,7 @@ class Model(nn.Module):
     """The language model: tokens [B, T] (int64) to logits [B, T, VOCAB]."""
 
     layers: nn.ModuleList
+    recompute: Recompute
 
     def __call__(self, tokens: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor: ...
     def forward(self, tokens: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor: ...

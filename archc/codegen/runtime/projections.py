@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
 
 from .namespace import NAMESPACE
+from .recompute import keep_results
 
 
 def fused_linear(h: Tensor, *linears: nn.Linear) -> tuple[Tensor, ...]:
@@ -137,6 +138,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, list[Tensor]]:
 
 
 fused_linear_fwd.register_autograd(_backward, setup_context=_save)
+keep_results(getattr(torch.ops, NAMESPACE).fused_linear_fwd)
 
 
 def flops(h_shape: Sequence[int], weight_shapes: Sequence[Sequence[int]]) -> int:

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from .loss import cross_entropy
 from .model import Model
 from .precision import cast_
+from .recompute import Recompute
 
 
 class Created(TorchDispatchMode):
@@ -79,11 +80,12 @@ def _address(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-def on_meta(batch: int, length: int, dtype: torch.dtype) -> list[int]:
+def on_meta(batch: int, length: int, dtype: torch.dtype, recompute: Recompute = "none") -> list[int]:
     """`saved_activations` of this package's model in `dtype`, for `batch` sequences of `length` tokens."""
     with torch.device("meta"):
         model = Model()
         tokens = torch.zeros(batch, length, dtype=torch.int64)
         targets = torch.zeros_like(tokens)
     cast_(model, dtype, model.keep_fp32())
+    model.recompute = recompute
     return saved_activations(model, tokens, targets)
