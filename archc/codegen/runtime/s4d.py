@@ -22,6 +22,7 @@ from . import fft_conv
 from .discretise import discretised, discretised_backward
 from .namespace import NAMESPACE
 from .precision import promote
+from .recompute import keep_results
 from .vandermonde import moments, product_flops, vandermonde, vandermonde_backward
 
 
@@ -229,6 +230,7 @@ def step_flops(B: int, D: int, n: int) -> int:
 
 
 _ops = getattr(torch.ops, NAMESPACE)
+keep_results(_ops.s4d_fwd)
 
 
 @register_flop_formula(_ops.s4d_fwd)
