@@ -21,6 +21,7 @@ from torch.utils.flop_counter import register_flop_formula
 from . import gated_delta_chunks as chunks
 from .namespace import NAMESPACE
 from .precision import promote
+from .recompute import keep_results
 
 CHUNK = 64
 EPS = 1e-6  # inside the root of q's and k's length
@@ -223,6 +224,7 @@ def backward_flops(B: int, T: int, H: int, K: int, V: int) -> int:
 
 Sizes = tuple[int, ...]
 _ops = getattr(torch.ops, NAMESPACE)
+keep_results(_ops.gated_delta_fwd)
 
 
 @register_flop_formula(_ops.gated_delta_fwd)
