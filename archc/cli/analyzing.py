@@ -61,7 +61,7 @@ def analyze(
     workload = ask.workload(model, context, batch, dtype, weight_dtype, kv_dtype, state_dtype)
     analysis = compiler.analyse(model, workload, convention)
     training = Training(optimizer, grad_dtype, master_dtype, recompute, accumulation)
-    plan = ask.plan(tp, pp, cp, ep, dp, fsdp, analysis.outline.n_layers)
+    plan = ask.plan(tp, pp, cp, ep, dp, fsdp, model.n_layers)
     request = ask.request(mode, plan, training, device, max_memory, ops=ops, curve=curve)
     sizing = None
     if request is not None:

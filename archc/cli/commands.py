@@ -12,11 +12,12 @@ from archc.cli import talk
 from archc.cli.analyzing import analyze
 from archc.cli.arguments import Expression, Settings, Specs, named
 from archc.cli.building import build
+from archc.cli.comparing import diff
+from archc.cli.explaining import explain
 from archc.cli.hub import MEGATRON, export_model, import_model
 from archc.cli.inputs import STDIN_NAME
 from archc.cli.talk import DIAGNOSTICS, say, tell
-from archc.diagnostics import Diagnostic, DiagnosticError, codes, nearest, to_json
-from archc.diagnostics import explain as page_of
+from archc.diagnostics import Diagnostic, DiagnosticError, to_json
 
 app = typer.Typer(
     name="archc",
@@ -93,25 +94,13 @@ def schema() -> None:
 
 
 @app.command()
-def explain(code: Annotated[str | None, typer.Argument(metavar="CODE")] = None) -> None:
-    """What a diagnostic's code means; without one, all codes."""
-    if code is None:
-        say("\n".join(codes()))
-        return
-    page = page_of(code)
-    if page is None:
-        near = nearest(code, codes())
-        hint = f"did you mean `{near}`?" if near else "`archc explain` lists all codes"
-        raise DiagnosticError(Diagnostic("unknown-code", f"there is no diagnostic `{code}`", help=hint))
-    say(page)
-
-
-@app.command()
 def version() -> None:
     """The version of archc."""
     say(f"archc {talk.version()}")
 
 
+app.command()(diff)
+app.command()(explain)
 app.command()(build)
 app.command(name="import", context_settings=MEGATRON)(import_model)
 app.command(name="export")(export_model)

@@ -126,9 +126,13 @@ def request(
     curve: bool,
 ) -> Request | None:
     """What to say of devices; nothing unless something was asked about them."""
-    limit = _parsed(units.parse_bytes, max_memory, "--max-memory")
-    asked = mode or found or limit or ops or curve or plan != Plan() or training != Training()
-    return Request((mode,) if mode else PHASES, plan, training, found, limit, ops, curve) if asked else None
+    most = limit(max_memory)
+    asked = mode or found or most or ops or curve or plan != Plan() or training != Training()
+    return Request((mode,) if mode else PHASES, plan, training, found, most, ops, curve) if asked else None
+
+
+def limit(max_memory: str | None) -> int | None:
+    return _parsed(units.parse_bytes, max_memory, "--max-memory")
 
 
 def plan(tp: int, pp: int, cp: int, ep: int, dp: int, fsdp: int, n_layers: int) -> Plan:

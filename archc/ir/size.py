@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import reduce
+from typing import Any, cast
 
 Bindings = Mapping[str, int]
 NOTHING: Bindings = {}
@@ -185,3 +186,17 @@ def maximum(left: Size | int, right: Size | int) -> Size:
 
 def ceil_div(numerator: Size | int, denominator: int) -> Size:
     return (as_size(numerator) + (denominator - 1)) // denominator
+
+
+def symbols(size: Size) -> dict[str, Symbol]:
+    """Every symbol of an expression by name, those that define others included, in order of first mention."""
+    found: dict[str, Symbol] = {}
+    if isinstance(size, Symbol):
+        found[size.name] = size
+        return found | (symbols(size.definition) if size.definition is not None else {})
+    for field in fields(cast(Any, size)):
+        held = getattr(size, field.name)
+        for part in held if isinstance(held, tuple) else (held,):
+            if isinstance(part, Size):
+                found = {**found, **{name: s for name, s in symbols(part).items() if name not in found}}
+    return found

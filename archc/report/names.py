@@ -27,6 +27,8 @@ FOREIGN = {
     "n_heads": Foreign("num_attention_heads, num_heads", "attn_cfg.num_heads, nheads"),
     "n_kv_heads": Foreign("num_key_value_heads", "attn_cfg.num_heads_kv"),
     "d_head": Foreign("head_dim", "attn_cfg.head_dim, ssm_cfg.headdim"),
+    "d_head_v": Foreign("v_head_dim, linear_value_head_dim"),
+    "n_k_heads": Foreign("linear_num_key_heads"),
     "n_experts": Foreign("num_experts, num_local_experts"),
     "top_k": Foreign("num_experts_per_tok"),
     "d_inner": Foreign("mamba_expand * hidden_size, intermediate_size", "expand * d_model"),

@@ -12,6 +12,7 @@ from rich.text import Text
 from archc import units
 from archc.passes.roofline import Bound
 from archc.passes.workload import Workload
+from archc.report.figures import TOPICS
 from archc.report.sizing import Point, Sized, Sizing
 
 QUIET = "dim"
@@ -19,16 +20,16 @@ BAR = 48  # columns of the longest bar of a curve
 NOTHING = "-"
 
 
-def sizing_sections(sizing: Sizing, workload: Workload) -> Iterator[tuple[str, RenderableType]]:
-    """Title and content of every section."""
-    yield _memory_title(sizing), memory_table(sizing, workload)
+def sizing_sections(sizing: Sizing, workload: Workload) -> Iterator[tuple[str, RenderableType, tuple[str, ...]]]:
+    """Title and content of every section, and what explains its figures."""
+    yield _memory_title(sizing), memory_table(sizing, workload), TOPICS["memory"]
     if any(sized.roofline for sized in sizing.phases):
-        yield "lower bounds of time by layer group", bounds_table(sizing)
+        yield "lower bounds of time by layer group", bounds_table(sizing), TOPICS["bounds"]
     if sizing.request.ops:
         for sized in sizing.phases:
-            yield f"{sized.phase}, one use of every op", ops_table(sized)
+            yield f"{sized.phase}, one use of every op", ops_table(sized), TOPICS["ops"]
     if sizing.curve:
-        yield "weights, KV and state of one device over the context", curve_text(sizing)
+        yield "weights, KV and state of one device over the context", curve_text(sizing), TOPICS["cache"]
 
 
 def _memory_title(sizing: Sizing) -> str:

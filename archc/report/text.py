@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from rich import box
@@ -16,6 +16,7 @@ from archc.passes.flops import TRAINING_FACTOR
 from archc.passes.outline import Outline
 from archc.report.analysis import Analysis, per_token
 from archc.report.conventions import conventions
+from archc.report.figures import TOPICS
 from archc.report.names import FOREIGN
 from archc.report.sizing import Sizing
 
@@ -41,11 +42,13 @@ def report(analysis: Analysis, sizing: Sizing | None = None) -> RenderableType:
         _header(outline),
         _section("stack", Text(outline.text)),
         _section("by layer group", _ByGroup(analysis)),
-        _section("parameters", _facts(parameter_rows(analysis))),
+        _section("parameters", _facts(parameter_rows(analysis)), TOPICS["parameters"]),
         _section(
-            f"cache of one sequence at {units.exact(analysis.workload.context)} tokens", _facts(cache_rows(analysis))
+            f"cache of one sequence at {units.exact(analysis.workload.context)} tokens",
+            _facts(cache_rows(analysis)),
+            TOPICS["cache"],
         ),
-        _section("FLOPs", _facts(flop_rows(analysis))),
+        _section("FLOPs", _facts(flop_rows(analysis)), TOPICS["FLOPs"]),
         *_on_devices(analysis, sizing),
         _section("names", _names(outline)),
         _section("conventions", _bullets(conventions(analysis, sizing))),
@@ -57,7 +60,7 @@ def _on_devices(analysis: Analysis, sizing: Sizing | None) -> Iterator[Renderabl
     if sizing is not None:
         from archc.report.sizing_text import sizing_sections  # not every report needs it
 
-        yield from (_section(title, content) for title, content in sizing_sections(sizing, analysis.workload))
+        yield from (_section(*section) for section in sizing_sections(sizing, analysis.workload))
 
 
 def _header(outline: Outline) -> Text:
@@ -72,8 +75,12 @@ def _header(outline: Outline) -> Text:
     return Text.assemble((outline.name, "bold green"), "  ", ", ".join(facts))
 
 
-def _section(title: str, content: RenderableType) -> RenderableType:
-    return Group("", Text(title, HEADING), Padding(content, (0, 0, 0, 2)))
+def _section(title: str, content: RenderableType, topics: Sequence[str] = ()) -> RenderableType:
+    """`topics` are what `archc explain` knows about the figures."""
+    heading = Text(title, HEADING)
+    if topics:
+        heading.append(f"  (explain {', '.join(topics)})", QUIET)
+    return Group("", heading, Padding(content, (0, 0, 0, 2)))
 
 
 def _bullets(lines: Iterable[str]) -> RenderableType:
