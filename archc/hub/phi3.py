@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from archc.hub.family import family
+from archc.hub.family import Config, family
 from archc.hub.rules import Fact, Facts, whole
 
 SHARE = "rope_parameters.partial_rotary_factor"
@@ -39,6 +39,11 @@ def _derive(facts: Facts) -> Facts:
         share = (dims or d_head) / d_head
         said["attn.rope.share"] = share if int(d_head * share) == (dims or d_head) else math.nextafter(share, 1)
     return said
+
+
+def _write(config: Config) -> Config:
+    """Without the padding token that transformers assumes, which a small vocabulary has not."""
+    return {**config, "pad_token_id": None}
 
 
 PHI3 = family(
@@ -100,4 +105,5 @@ PHI3 = family(
     limit=_limit,
     settle=_settle,
     derive=_derive,
+    write=_write,
 )

@@ -67,10 +67,21 @@ def _comparable(config: Mapping[str, object]) -> dict[str, object]:
         inner = config.get(key)
         if isinstance(inner, Mapping):
             flat |= {name if name in ROPE else f"rope_{name}": value for name, value in inner.items()}
+    share, width = flat.get("partial_rotary_factor"), _head_width(flat)
+    if isinstance(share, float) and width:
+        flat["partial_rotary_factor"] = int(share * width)  # in dimensions, to which transformers rounds it down
     for key in ("head_dim", "num_key_value_heads"):
         if flat.get(key) is None:  # stands for what follows from num_attention_heads, which the shapes show
             flat.pop(key, None)
     return flat
+
+
+def _head_width(flat: Mapping[str, object]) -> int:
+    """The width of a head, as far as it is said."""
+    width, d_model, n_heads = (flat.get(key) for key in ("head_dim", "hidden_size", "num_attention_heads"))
+    if isinstance(width, int):
+        return width
+    return d_model // n_heads if isinstance(d_model, int) and isinstance(n_heads, int) else 0
 
 
 def _flat(config: Mapping[str, object]) -> Iterator[tuple[str, object]]:
