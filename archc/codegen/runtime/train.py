@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -35,6 +36,7 @@ from .model import CONTEXT, NAME, VOCAB, Model
 from .optimizer import Optimizer, learning_rate
 from .precision import cast_
 from .progress import Pace, json_log, progress
+from .recompute import Recompute
 
 EVAL_BATCHES = 16
 Forward = Callable[..., Tensor]
@@ -58,6 +60,7 @@ class Options:
     dtype: str = "auto"
     device: str = "auto"
     compile: bool = False
+    recompute: Recompute = "none"
     grad_accumulation: int = 1
     eval_every: int = 200
     checkpoint_every: int = 500
@@ -132,6 +135,7 @@ def build(seed: int, device: torch.device, dtype: torch.dtype) -> Model:
 
 def prepare(model: Model, options: Options) -> Forward:
     """The model as the loop calls it. Compilation happens here, and so would any wrapping for several devices."""
+    model.recompute = options.recompute
     return torch.compile(model) if options.compile else model
 
 
@@ -205,7 +209,7 @@ def _introduce(model: Model, corpus: data.Corpus, device: torch.device, dtype: t
 
 def _settings(options: Options, corpus: data.Corpus, dtype: torch.dtype) -> dict[str, object]:
     """What a checkpoint says about its run: everything that the next step depends on, and no paths."""
-    kept = ("steps", "batch", "grad_accumulation", "length", "lr", "warmup", "weight_decay", "clip", "seed")
+    kept = ("steps", "batch", "grad_accumulation", "length", "lr", "warmup", "weight_decay", "clip", "seed", "recompute")
     chosen = asdict(options)
     return {
         **{key: chosen[key] for key in kept},
@@ -264,6 +268,8 @@ def _parser() -> argparse.ArgumentParser:
     option("keep", natural, "checkpoints kept; 0 keeps all")
     parser.add_argument("--ids", choices=("auto", "uint16", "uint32"), default="auto", help="token ids in .bin files")
     parser.add_argument("--compile", action="store_true", help="torch.compile the model")
+    modes, text = get_args(Recompute), "what backward computes again, to need less memory (default none)"
+    parser.add_argument("--recompute", choices=modes, default=default.recompute, help=text)
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
     parser.add_argument("--log-json", type=Path, metavar="FILE", help="append a line of JSON for every step")
     add_device_arguments(parser)

@@ -1,0 +1,49 @@
+"""Gradients do not depend on what is recomputed: in fp32 on a CPU they are bitwise the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from .cases import MODELS, spec
+from .packages import Package, Workshop
+
+torch = pytest.importorskip("torch")
+
+RANDOM = spec("jitter", "mlp none", "block x2 < moe(expert=swiglu(6), router=softmax(jitter=0.3), balance=0.1) top2/4 >")
+TEXTS = MODELS | {"jitter": RANDOM}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_gradients_are_those_of_no_recomputation(name: str, workshop: Workshop) -> None:
+    package = workshop(TEXTS[name])
+    expected = gradients(package, "none")
+    for mode in ("selective", "full"):
+        found = gradients(package, mode)
+        different = [parameter for parameter, grad in expected.items() if not torch.equal(grad, found[parameter])]
+        assert not different, mode
+
+
+def gradients(package: Package, mode: str) -> dict[str, Any]:
+    """Of every parameter, of a batch of two packed documents and a whole one."""
+    model = package.make(torch.float32).train()
+    model.recompute = mode
+    tokens = torch.randint(package.module().VOCAB, (2, 9), generator=torch.Generator().manual_seed(1))
+    positions = torch.stack([torch.arange(9), torch.tensor([0, 1, 2, 3, 0, 1, 2, 3, 4])])
+    torch.manual_seed(2)  # of the router's noise
+    loss = package.module("loss").cross_entropy(model(tokens, positions=positions), tokens)
+    loss.backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+def test_nothing_is_recomputed_with_a_cache_or_without_gradients(workshop: Workshop) -> None:
+    package = workshop(MODELS["jamba_tiny"] if "jamba_tiny" in MODELS else MODELS["gqa"])
+    model = package.make(torch.float32)
+    model.recompute = "full"
+    tokens = torch.arange(6)[None]
+    whole = model(tokens)
+    cache = model.init_cache(1, 6)
+    with torch.no_grad():
+        pieces = [model(piece, cache=cache) for piece in tokens.split([4, 1, 1], 1)]
+    torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=1e-4, atol=1e-4)  # float32, other orders of sums
