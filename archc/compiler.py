@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from archc.diagnostics import Diagnostic, DiagnosticError, Source
+from archc.diagnostics import Diagnostic, DiagnosticError, Source, Span, error
 from archc.elaborate.elaborate import elaborate
 from archc.grammar.parse import parse
 from archc.grammar.sources import check_formatted, decode
@@ -82,12 +82,14 @@ def setting(text: str) -> Setting:
     assigned = ASSIGNMENT.match(text)
     if assigned:
         text = text[: assigned.start("sign")] + " " + text[assigned.end("sign") :]
-    statements = parse(Source("--set", text)).statements
+    found = Source("--set", text)
+    statements = parse(found).statements
     if len(statements) != 1 or not isinstance(statements[0], Setting):
-        message = f"--set {text!r} is not a setting"
-        raise DiagnosticError(
-            Diagnostic("not-a-setting", message, help="write --set name=value, as --set d_model=4096")
-        )
+        wrong = next((said.span for said in statements if not isinstance(said, Setting)), None)
+        span = wrong or (statements[1].span if len(statements) > 1 else Span(found, 0, len(text)))
+        message = "--set takes one setting" if statements else "--set without a setting"
+        hint = "write --set name=value, as --set d_model=4096"
+        raise DiagnosticError(error("not-a-setting", message, span, help=hint))
     return statements[0]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from archc.diagnostics import (
     to_json,
     warning,
 )
+from archc.diagnostics.findings import distance
 from archc.grammar.parse import parse
 from archc.grammar.sources import MAX_SOURCE
 
@@ -91,6 +93,11 @@ def test_exact_text(code: str) -> None:
     found = findings(Source(name, text))
     assert code in {finding.code for finding in found}
     drawn = "\n\n".join(render(finding, colour=False) for finding in found) + "\n"
+    if os.environ.get("ARCHC_UPDATE_GOLDENS"):
+        (ERRORS / f"{code}.txt").write_text(drawn, "utf-8")
+    for finding in found:
+        assert not re.match("[A-Z][a-z]* ", finding.message), "a message begins small, as in rustc"
+        assert not finding.message.endswith("."), "a message has no full stop"
     assert drawn == (ERRORS / f"{code}.txt").read_text("utf-8")
 
 
@@ -296,5 +303,24 @@ def test_report_keeps_order_and_drops_repeats() -> None:
 
 
 def test_nearest() -> None:
-    assert nearest("mmaba", ["mamba", "attn"]) == "mamba"
-    assert nearest("zzz", ["mamba", "attn"]) is None
+    known = ["mamba", "mamba2", "attn", "n_heads", "gqa", "at"]
+    meant = {"mmaba": "mamba", "Mamba": "mamba", "mamba3": "mamba", "atn": "at", "num_heads": "n_heads", "gpa": "gqa"}
+    assert {name: nearest(name, known) for name in meant} == meant
+    assert nearest("epsilon", ["eps", "groups"]) == "eps"
+    assert nearest("mam", ["mamba", "mamba2"]) is None
+    for name in ("zzz", "s4", "attention", "heads_of_all", "", "x"):
+        assert nearest(name, known) is None
+
+
+def test_distances() -> None:
+    pairs = {
+        ("", ""): 0,
+        ("", "ab"): 2,
+        ("ab", "ba"): 1,
+        ("abc", "abd"): 1,
+        ("abcd", "acbd"): 1,
+        ("kitten", "sitting"): 3,
+    }
+    for (one, other), expected in pairs.items():
+        assert distance(one, other, 9) == distance(other, one, 9) == expected
+    assert distance("abcdef", "uvwxyz", 2) > 2

@@ -121,8 +121,32 @@ def warning(code: str, message: str, span: Span, label: str = "", *more: Label, 
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that `name` was probably meant to be, if one is close."""
-    from difflib import get_close_matches  # wanted on the way out of an error only
+    """The known name that was probably meant: at most a third of its letters differ, or one name begins the other."""
+    names, small = list(known), name.lower()
+    limit = max(len(name), 3) // 3
+    close = [(distance(small, other.lower(), limit), other) for other in names]
+    found = min((pair for pair in close if pair[0] <= limit), default=None)
+    if found:
+        return found[1]
+    alike = [other for other in names if min(len(name), len(other)) > 2 and _begins(small, other.lower())]
+    return alike[0] if len(alike) == 1 else None
 
-    matches = get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return matches[0] if matches else None
+
+def _begins(one: str, other: str) -> bool:
+    return one.startswith(other) or other.startswith(one)
+
+
+def distance(one: str, other: str, limit: int) -> int:
+    """How many letters to put in, leave out, change or swap with their neighbour; beyond `limit`, just more than it."""
+    if abs(len(one) - len(other)) > limit:
+        return limit + 1
+    earlier: list[int] = []
+    above: list[int] = []
+    row = list(range(len(other) + 1))
+    for i, char in enumerate(one):
+        earlier, above, row = above, row, [i + 1]
+        for j, meant in enumerate(other):
+            row.append(min(above[j] + (char != meant), above[j + 1] + 1, row[j] + 1))
+            if i and j and char == other[j - 1] and one[i - 1] == meant:
+                row[-1] = min(row[-1], earlier[j - 1] + 1)
+    return row[-1]

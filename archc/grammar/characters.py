@@ -59,13 +59,13 @@ def explain_sign(lexeme: Lexeme) -> Diagnostic:
         return explain_invisible(lexeme)
     plain = _plain(char)
     way_out = f"write `{plain}`" if plain else _WAYS.get(char)
-    return error("unexpected-character", f"{_shown(char)} is not part of the language.", lexeme.span, help=way_out)
+    return error("unexpected-character", f"{_shown(char)} is not part of the language", lexeme.span, help=way_out)
 
 
 def explain_pair(lexeme: Lexeme) -> Diagnostic:
     """A sign of two characters that other languages use."""
     sign = lexeme.text[:2]
-    return error("unexpected-character", f"`{sign}` is not part of the language.", lexeme.span, help=_PAIRS[sign])
+    return error("unexpected-character", f"`{sign}` is not part of the language", lexeme.span, help=_PAIRS[sign])
 
 
 def plain_sign(lexeme: Lexeme) -> str | None:
@@ -80,7 +80,7 @@ def explain_word(lexeme: Lexeme) -> Diagnostic:
     known = "?" not in plain and len(lexeme.text) <= 80
     return error(
         "foreign-letter",
-        "Names and numbers are written in the letters a-z, A-Z, `_` and the digits 0-9.",
+        "names and numbers are written in the letters a-z, A-Z, `_` and the digits 0-9",
         lexeme.span,
         f"holds {_shown(foreign)}",
         help=f"write `{plain}`" if known else None,
@@ -91,7 +91,7 @@ def explain_invisible(lexeme: Lexeme) -> Diagnostic:
     """A control, zero-width or direction-changing character: what is read is not what is seen."""
     return error(
         "invisible-character",
-        f"The text holds {_shown(lexeme.text[0])}, which cannot be seen.",
+        f"the text holds {_shown(lexeme.text[0])}, which cannot be seen",
         lexeme.span,
         help="remove it" + ("; is this a text file?" if lexeme.text[0] == "\0" else ""),
     )

@@ -24,7 +24,7 @@ def too_deep(node: Node, lexemes: list[Lexeme]) -> Diagnostic | None:
         return None
     return error(
         "expression-too-long",
-        "An expression chains too many operators.",
+        "an expression chains too many operators",
         deepest.span,
         "too deep from here on",
         help="write the result, or fewer terms",

@@ -180,7 +180,7 @@ def _unclosed(openers: list[Lexeme], before: Lexeme | None) -> Diagnostic:
     labels = [Label(open_.span, "this is open as well") for open_ in outer[-3:]]
     if before is not None:
         labels.append(Label(before.span, "before this"))
-    message = f"A `{SIGNS[opener.type]}` is never closed."
+    message = f"a `{SIGNS[opener.type]}` is never closed"
     closers = " ".join(SIGNS[OPENERS[open_.type]] for open_ in reversed(openers[-4:]))
     way_out = f"add a `{closers}`" if not outer else f"close them: `{closers}`"
     return error("unclosed-bracket", message, opener.span, "opened here", *labels, help=way_out)
@@ -193,13 +193,13 @@ def _unmatched(closer: Lexeme, openers: list[Lexeme]) -> Diagnostic:
         way_out = f"close `{SIGNS[openers[-1].type]}` with `{SIGNS[OPENERS[openers[-1].type]]}`"
     else:
         way_out = f"remove it, or open `{SIGNS[CLOSERS[closer.type]]}` before it"
-    return error("unmatched-bracket", f"This `{sign}` closes nothing.", closer.span, "", *labels, help=way_out)
+    return error("unmatched-bracket", f"this `{sign}` closes nothing", closer.span, "", *labels, help=way_out)
 
 
 def _semicolon_inside(semicolon: Lexeme, opener: Lexeme) -> Diagnostic:
     return error(
         "semicolon-in-bracket",
-        "A `;` ends a statement, and cannot stand inside brackets.",
+        "a `;` ends a statement, and cannot stand inside brackets",
         semicolon.span,
         "",
         Label(opener.span, "still open"),
@@ -210,7 +210,7 @@ def _semicolon_inside(semicolon: Lexeme, opener: Lexeme) -> Diagnostic:
 def _too_deep(opener: Lexeme) -> Diagnostic:
     return error(
         "nesting-too-deep",
-        f"Brackets are nested more than {MAX_NESTING} deep.",
+        f"brackets are nested more than {MAX_NESTING} deep",
         opener.span,
         "one too many",
         help="name inner parts with `let`; what follows here was not looked at",

@@ -62,5 +62,5 @@ def _way_out(place: Place) -> str | None:
 def _unexpected(place: Place) -> Diagnostic:
     way_out = _way_out(place)
     early = place.kind == "$END"
-    message = "The statement ends too early." if early else f"`{place.at.text[:50]}` cannot stand here."
+    message = "the statement ends too early" if early else f"`{place.at.text[:50]}` cannot stand here"
     return error("unexpected-token", message, place.at.span, help=way_out)

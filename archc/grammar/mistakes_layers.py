@@ -20,7 +20,7 @@ def split_repeat(place: Place) -> Diagnostic | None:
         return None
     return error(
         "split-repeat",
-        "A repeat is written as one word.",
+        "a repeat is written as one word",
         place.span(first, first + 1),
         help=f"write `x{pair[1].text[:50]}`",
     )
@@ -38,7 +38,7 @@ def split_top(place: Place) -> Diagnostic | None:
     whole = text if re.fullmatch("top[0-9]{1,40}/[0-9]{1,40}", text) else "top2/16"
     return error(
         "split-top",
-        "The choice of experts is written as one word.",
+        "the choice of experts is written as one word",
         place.span(place.index - 1, last),
         help=f"write `{whole}`",
     )
@@ -53,7 +53,7 @@ def repeat(place: Place) -> Diagnostic | None:
     if earlier and place.inside == "LESS":
         return error(
             "double-repeat",
-            "This is repeated twice.",
+            "this is repeated twice",
             place.at.span,
             "the second count",
             Label(earlier.span, "the first"),
@@ -62,7 +62,7 @@ def repeat(place: Place) -> Diagnostic | None:
     way_out = _where_repeats_stand(place, count)
     if way_out is None:
         return None
-    return error("misplaced-repeat", f"`{count}` repeats nothing here.", place.at.span, help=way_out)
+    return error("misplaced-repeat", f"`{count}` repeats nothing here", place.at.span, help=way_out)
 
 
 def _where_repeats_stand(place: Place, count: str) -> str | None:
@@ -85,7 +85,7 @@ def missing_group(place: Place) -> Diagnostic | None:
         return None
     return error(
         "missing-group",
-        "A block needs its layers between `<` and `>`.",
+        "a block needs its layers between `<` and `>`",
         place.at.span,
         "`<` is missing here",
         help="write `block x4 < mamba x7, attn gqa(32,8) >`",
@@ -95,13 +95,13 @@ def missing_group(place: Place) -> Diagnostic | None:
 def empty(place: Place) -> Diagnostic | None:
     """`< >`, `[ ]`, and a comma without anything before it."""
     if place.kind == "COMMA" and place.before_kind in ("COMMA", "LESS", "LPAR", "LSQB"):
-        return error("doubled-comma", "Nothing stands before this comma.", place.at.span, help="remove it")
+        return error("doubled-comma", "nothing stands before this comma", place.at.span, help="remove it")
     if place.before_kind not in ("LESS", "LSQB") or place.kind not in CLOSERS or place.before is None:
         return None
     span = place.before.span.to(place.at.span)
     if place.kind == "MORE":
-        return error("empty-group", "A group of no layers.", span, help="put a layer between `<` and `>`, or remove it")
-    return error("empty-list", "A list of nothing.", span, help="put a value between `[` and `]`, as `[1, 4..7]`")
+        return error("empty-group", "a group of no layers", span, help="put a layer between `<` and `>`, or remove it")
+    return error("empty-list", "a list of nothing", span, help="put a value between `[` and `]`, as `[1, 4..7]`")
 
 
 def missing_layer(place: Place) -> Diagnostic | None:
@@ -110,17 +110,17 @@ def missing_layer(place: Place) -> Diagnostic | None:
     if before is None or place.inside not in ("", "LESS") or place.head in ("NAME", "MODEL", ""):
         return None
     if before.type == "FEED" and "NAME" in place.expected:
-        message = "`<-` needs the name of a shared layer."
+        message = "`<-` needs the name of a shared layer"
         return error("missing-name", message, place.at.span, help="declare it: `share g = ...`")
     nothing = place.kind in ("$END", "COMMA", "MORE", *_JOINS)
     if before.type in ("PLUS", "PARALLEL") and nothing:
-        return _missing_layer(place, f"A layer is missing behind `{_JOINS[before.type]}`.")
+        return _missing_layer(place, f"a layer is missing behind `{_JOINS[before.type]}`")
     if _defines(place):
         word = place.lexemes[0].text
-        message = "A layer is missing behind `=`." if nothing else f"`{word}` names a layer, not a value."
+        message = "a layer is missing behind `=`" if nothing else f"`{word}` names a layer, not a value"
         return _missing_layer(place, message)
     if before.type in ("LESS", "COMMA") and place.kind in _JOINS:
-        return _missing_layer(place, f"A layer is missing before `{_JOINS[place.kind]}`.")
+        return _missing_layer(place, f"a layer is missing before `{_JOINS[place.kind]}`")
     return None
 
 
@@ -157,7 +157,7 @@ def bare_sum(place: Place) -> Diagnostic | None:
         last += 1
     return error(
         "bare-sum",
-        "Outside parentheses a `+` joins sublayers, and a value takes only `*` and `/`.",
+        "outside parentheses a `+` joins sublayers, and a value takes only `*` and `/`",
         place.before.span if after_plus else place.at.span,
         help=f"put the value into parentheses: `{place.lexemes[equal - 1].text[:40]}=({place.text(equal + 1, last)})`",
     )
@@ -188,7 +188,7 @@ def feed(place: Place) -> Diagnostic | None:
         return None
     return error(
         "misplaced-feed",
-        f"`{place.at.text}` cannot stand behind `<-`.",
+        f"`{place.at.text}` cannot stand behind `<-`",
         place.at.span,
         "",
         Label(earlier[-1].span, "already fed here"),
@@ -209,7 +209,7 @@ def stray_number(place: Place) -> Diagnostic | None:
         way_out = f"repeat with `x{number}`, or give a field: `d_state={number}`"
     return error(
         "stray-number",
-        f"`{number}` belongs to nothing.",
+        f"`{number}` belongs to nothing",
         place.at.span,
         help=way_out,
     )

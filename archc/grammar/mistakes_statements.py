@@ -40,7 +40,7 @@ def unindented(place: Place) -> Diagnostic | None:
         return None
     return error(
         "unindented-suffix",
-        "This line continues no statement, for it is not indented.",
+        "this line continues no statement, for it is not indented",
         place.span(0, place.index),
         "",
         Label(place.previous[0].span, "the statement above begins here"),
@@ -54,7 +54,7 @@ def indented(place: Place) -> Diagnostic | None:
         return None
     return error(
         "indented-statement",
-        "This line is indented, so it continues the statement above.",
+        "this line is indented, so it continues the statement above",
         place.at.span,
         "",
         Label(place.lexemes[0].span, "which begins here"),
@@ -70,7 +70,7 @@ def bad_name(place: Place) -> Diagnostic | None:
     while last + 1 < len(place.lexemes) and place.lexemes[last + 1].start == place.lexemes[last].end:
         last += 1
     plain = re.sub("[^A-Za-z0-9]+", "_", place.text(1, last)).strip("_")
-    message = "A name holds letters, digits and `_` only."
+    message = "a name holds letters, digits and `_` only"
     return error("bad-name", message, place.span(1, last), help=f"write `{short(plain)}`")
 
 
@@ -80,7 +80,7 @@ def missing_name(place: Place) -> Diagnostic | None:
         return None
     word = place.lexemes[0].text
     way_out = f"write it behind `{word}`: `{_NAMING[place.head]}`"
-    return error("missing-name", f"`{word}` needs a name.", place.at.span, help=way_out)
+    return error("missing-name", f"`{word}` needs a name", place.at.span, help=way_out)
 
 
 def reserved_word(place: Place) -> Diagnostic | None:
@@ -90,7 +90,7 @@ def reserved_word(place: Place) -> Diagnostic | None:
     word = place.at.text[:50]
     if place.kind in ("REPEAT", "TOPK") and place.head in _NAMING and place.index == 1:
         reads = "a repeat" if place.kind == "REPEAT" else "a choice of experts"
-        return error("reserved-word", f"`{word}` is {reads}, not a name.", place.at.span, help="choose another name")
+        return error("reserved-word", f"`{word}` is {reads}, not a name", place.at.span, help="choose another name")
     if place.kind not in _RESERVED or place.kind == "OFFSET":
         return None
     if place.index and place.kind in STATEMENT_WORDS and place.index > 1 and not place.inside:
@@ -98,7 +98,7 @@ def reserved_word(place: Place) -> Diagnostic | None:
     names = place.index == 1 and place.head in _NAMING
     return error(
         "reserved-word",
-        f"`{word}` is a word of the language, not a name.",
+        f"`{word}` is a word of the language, not a name",
         place.at.span,
         help=f"choose another name, as `my_{word}`" if names else _USES[place.kind],
     )
@@ -109,14 +109,14 @@ def equals(place: Place) -> Diagnostic | None:
     if place.head == "NAME" and place.index == 1 and place.kind == "EQUAL":
         name = place.lexemes[0].text[:50]
         value = place.text(2, len(place.lexemes)) if place.after else "65536"
-        return error("setting-equals", "A setting takes no `=`.", place.at.span, help=f"write `{name} {value}`")
+        return error("setting-equals", "a setting takes no `=`", place.at.span, help=f"write `{name} {value}`")
     if place.head in ("LET", "SHARE") and not place.inside and "EQUAL" in place.expected and place.index >= 2:
         if any(lexeme.type == "EQUAL" for lexeme in place.lexemes[: place.index]):
             return None
         word = place.lexemes[0].text
         return error(
             "missing-equals",
-            f"`{word}` needs an `=` between the name and its layer.",
+            f"`{word}` needs an `=` between the name and its layer",
             place.at.span,
             "`=` is missing here",
             help=f"write `{place.text(0, place.index - 1)} = ...`",
@@ -128,7 +128,7 @@ def stray_offset(place: Place) -> Diagnostic | None:
     """`moe offset 1`."""
     if place.kind != "OFFSET":
         return None
-    return error("stray-offset", "`offset` belongs behind `every N`.", place.at.span, help="write `every 2 offset 1`")
+    return error("stray-offset", "`offset` belongs behind `every N`", place.at.span, help="write `every 2 offset 1`")
 
 
 def missing_separator(place: Place) -> Diagnostic | None:
@@ -140,7 +140,7 @@ def missing_separator(place: Place) -> Diagnostic | None:
         return None
     return error(
         "missing-separator",
-        f"The statement before `{place.at.text[:50]}` has not ended.",
+        f"the statement before `{place.at.text[:50]}` has not ended",
         place.at.span,
         "",
         Label(place.lexemes[0].span, "begins here"),

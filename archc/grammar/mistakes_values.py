@@ -21,7 +21,7 @@ def missing_comma(place: Place) -> Diagnostic | None:
     here = short(f"{before.text}, {place.at.text}")
     return error(
         "missing-comma",
-        f"A comma is missing before `{place.at.text[:50]}`.",
+        f"a comma is missing before `{place.at.text[:50]}`",
         place.at.span,
         help="put a `,` between them" if {before.text, place.at.text} & set("<>()[]") else f"write `{here}`",
     )
@@ -34,7 +34,7 @@ def missing_value(place: Place) -> Diagnostic | None:
         return None
     return error(
         "expected-value",
-        f"A value is missing behind `{before.text}`.",
+        f"a value is missing behind `{before.text}`",
         before.span,
         "a value must follow",
         help=f"write a number or a name, as `{before.text}{' ' if before.text.isalpha() else ''}4`",
@@ -48,7 +48,7 @@ def leading_parenthesis(place: Place) -> Diagnostic | None:
         return None
     return error(
         "leading-parenthesis",
-        "The value of a setting cannot begin with a parenthesis.",
+        "the value of a setting cannot begin with a parenthesis",
         place.lexemes[1].span,
         "opens the fields of the setting",
         help=f"turn the product round: `{place.lexemes[0].text[:50]} 16*(...)`",
@@ -59,7 +59,7 @@ def range_outside_list(place: Place) -> Diagnostic | None:
     """`f(1..4)`."""
     if place.kind != "DOTS" or place.before_kind not in ENDS or place.inside == "LSQB":
         return None
-    return error("range-outside-list", "A range stands in a list.", place.at.span, help="put it in brackets: `[4..7]`")
+    return error("range-outside-list", "a range stands in a list", place.at.span, help="put it in brackets: `[4..7]`")
 
 
 def at_without_list(place: Place) -> Diagnostic | None:
@@ -67,7 +67,7 @@ def at_without_list(place: Place) -> Diagnostic | None:
     if place.before_kind != "AT":
         return None
     number = place.at.text[:50] if place.kind == "NUMBER" else "1, 4..7"
-    return error("expected-value", "`at` needs a list of layer numbers.", place.at.span, help=f"write `at [{number}]`")
+    return error("expected-value", "`at` needs a list of layer numbers", place.at.span, help=f"write `at [{number}]`")
 
 
 VALUE_RULES = (at_without_list, missing_value, leading_parenthesis, range_outside_list, missing_comma, stray_number)

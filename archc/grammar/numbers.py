@@ -53,7 +53,7 @@ def check_number(lexeme: Lexeme) -> Diagnostic | None:
     if len(digits) <= MAX_DIGITS and len(exponent) <= 4 and abs(int(exponent)) <= MAX_EXPONENT:
         return None
     limit = f"a number has at most {MAX_DIGITS} digits and an exponent between -{MAX_EXPONENT} and {MAX_EXPONENT}"
-    return error("number-too-long", "This number is longer than any size of a model.", lexeme.span, "", help=limit)
+    return error("number-too-long", "this number is longer than any size of a model", lexeme.span, "", help=limit)
 
 
 def check_count(lexeme: Lexeme) -> Diagnostic | None:
@@ -62,7 +62,7 @@ def check_count(lexeme: Lexeme) -> Diagnostic | None:
     if any(len(count) > MAX_DIGITS for count in counts):
         return error(
             "number-too-long",
-            "This count is longer than any size of a model.",
+            "this count is longer than any size of a model",
             lexeme.span,
             help=f"a count has at most {MAX_DIGITS} digits",
         )
@@ -73,9 +73,9 @@ def check_count(lexeme: Lexeme) -> Diagnostic | None:
 
 def _zero_count(lexeme: Lexeme) -> Diagnostic:
     if lexeme.type == "REPEAT":
-        message, way_out = "Nothing can be repeated 0 times.", "remove it, or repeat it at least once: `x1`"
+        message, way_out = "nothing can be repeated 0 times", "remove it, or repeat it at least once: `x1`"
     else:
-        message, way_out = "A router cannot choose 0 experts, or among 0.", "write `topK/E`, as `top2/16`"
+        message, way_out = "a router cannot choose 0 experts, or among 0", "write `topK/E`, as `top2/16`"
     return error("zero-count", message, lexeme.span, "at least 1", help=way_out)
 
 
@@ -86,7 +86,7 @@ def explain_bad_number(lexeme: Lexeme) -> Diagnostic:
         return _unknown_unit(lexeme, match[3])
     return error(
         "bad-number",
-        f"`{_short(lexeme.text)}` is not a number.",
+        f"`{_short(lexeme.text)}` is not a number",
         lexeme.span,
         help=_way_out(lexeme.text),
     )
@@ -95,12 +95,12 @@ def explain_bad_number(lexeme: Lexeme) -> Diagnostic:
 def _unknown_unit(lexeme: Lexeme, unit: str) -> Diagnostic:
     digits = lexeme.text.removesuffix(unit)
     if unit in ("x", "X"):
-        message = "A repeat begins with its `x`, and stands behind what it repeats."
+        message = "a repeat begins with its `x`, and stands behind what it repeats"
         return error("split-repeat", message, lexeme.span, help=f"write `x{digits}`, as in `mamba x{digits}`")
     ways = [f"`{digits}{way}` ({UNITS[way]:,} each)" for way in _OTHER_UNITS.get(unit, ())]
     return error(
         "unknown-unit",
-        f"`{_short(unit)}` is not a unit.",
+        f"`{_short(unit)}` is not a unit",
         Span(lexeme.source, lexeme.end - len(unit), lexeme.end),
         help="write " + " or ".join(ways) if ways else "the units are k, M, G (1000s) and Ki, Mi, Gi (1024s)",
     )

@@ -46,7 +46,7 @@ def parse_expr(source: Source, start: int = 0) -> Expr:
     lexemes = [lexeme for statement in layout.statements for lexeme in statement]
     if not lexemes and not findings:
         end = Span(source, start, len(source.text))
-        findings.append(error("expected-value", "A value is missing.", end, help="write a value, as `4096` or `none`"))
+        findings.append(error("expected-value", "a value is missing", end, help="write a value, as `4096` or `none`"))
     expression = _Run("expression", lexemes, [], findings, tuple(findings)).run() if lexemes else None
     _raise_if(findings)
     return cast(Expr, expression)

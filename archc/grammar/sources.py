@@ -38,10 +38,10 @@ def check_formatted(source: Source, text: str) -> None:
 
 def _too_large(source: Source, length: str) -> Diagnostic:
     beginning = Source(source.name, source.text[:200])  # enough to show, and no line of the rest is ever counted
-    message = f"The source has {length}; a spec has at most {MAX_SOURCE:,} characters."
+    message = f"the source has {length}; a spec has at most {MAX_SOURCE:,} characters"
     way_out = "describe a layer once, and repeat it with `xN`"
     return error("source-too-large", message, Span(beginning, 0, 0), help=way_out)
 
 
 def _not_text(span: Span, what: str) -> Diagnostic:
-    return error("not-text", "The source is not a text.", span, what, help="a spec is text in UTF-8")
+    return error("not-text", "the source is not a text", span, what, help="a spec is text in UTF-8")
