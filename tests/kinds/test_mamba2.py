@@ -16,7 +16,7 @@ from archc.passes.workload import Workload
 from tests.models.packages import Workshop
 
 SPECS = Path(__file__).parents[2] / "specs"
-CLOSE = 1e-5  # float32, relative to the largest number of a tensor
+EXACT = 1e-9  # float64, relative to the largest number of a tensor
 B, T = 2, 11
 
 
@@ -92,42 +92,39 @@ def their_name(ours: str, backbone: str = "backbone", mlp: str = "mixer") -> str
     return f"{backbone}.{ours}" if ours.startswith("layers.") else ours
 
 
-def same(a: Any, b: Any, what: str, floor: float = 1e-30) -> None:
-    """Equal relative to the largest number of `b`, or to `floor` if that is larger."""
-    error = float((a - b).detach().abs().max() / b.detach().abs().max().clamp(min=floor))
-    assert error <= CLOSE, f"{what}: max|a-b| / max|b| = {error:.2e}"
+def same(a: Any, b: Any, what: str) -> None:
+    """Equal relative to the largest number of `b`."""
+    error = float((a - b).detach().abs().max() / b.detach().abs().max().clamp(min=1e-30))
+    assert error <= EXACT, f"{what}: max|a-b| / max|b| = {error:.2e}"
 
 
 def compare(ours: Any, theirs: Any, name: Any) -> None:
-    """Equal logits and gradients of every parameter, with our parameters in both."""
+    """Equal logits and gradients of every parameter, in float64, with our parameters in both."""
     torch = pytest.importorskip("torch")
-    parameters = dict(ours.named_parameters())
-    others = dict(theirs.named_parameters())
+    from tests.parity.pair import backward, in_type, run
+
+    theirs = in_type(theirs, torch.float64)
+    parameters, others = dict(ours.named_parameters()), dict(theirs.named_parameters())
     assert {name(own) for own in parameters} == set(others)
     with torch.no_grad():
         for own, parameter in parameters.items():
             others[name(own)].copy_(parameter)
     tokens = torch.randint(29, (B, T), generator=torch.Generator().manual_seed(1))
-    weight = torch.randn(B, T, 29, generator=torch.Generator().manual_seed(2))
-    logits = ours(tokens)
-    want = theirs(tokens, use_cache=False).logits
-    same(logits, want, "logits")
-    (logits * weight).sum().backward()
-    (want * weight).sum().backward()
-    # Sums that cancel to next to nothing, as those of the few numbers of dt_bias may, are as exact as their terms.
-    floor = 1e-2 * max(float(parameter.grad.abs().max()) for parameter in others.values())
+    same(run(ours, tokens), run(theirs, tokens), "logits")
+    for model in (ours, theirs):
+        backward(model, tokens)
     for own, parameter in parameters.items():
-        same(parameter.grad, others[name(own)].grad, own, floor)
+        same(parameter.grad, others[name(own)].grad, own)
 
 
 @pytest.mark.parametrize("seed", range(14))
 def test_equals_transformers(seed: int, workshop: Workshop) -> None:
-    """Logits and all gradients of random tiny models, fp32. Theirs norms in groups, as published, since 5.0."""
+    """Logits and all gradients of random tiny models, fp64. Theirs norms in groups, as published, since 5.0."""
     one = shapes(seed)
     lines = ["norm rms(eps=3e-5)", *["tied"] * one["tied"], *["residual(dtype=fp32)"] * one["fp32"]]
     text = spec(*lines, f"block x{one['n_layers']} < {mixer_text(one)} >", d_model=one["d_model"])
     torch = pytest.importorskip("torch")
-    compare(workshop(text).make(torch.float32, seed), transformers_mamba2(one), their_name)
+    compare(workshop(text).make(torch.float64, seed), transformers_mamba2(one), their_name)
 
 
 def test_the_random_shapes_are_irregular() -> None:
@@ -172,7 +169,7 @@ def test_single_operator_hybrids_equal_transformers(seed: int, workshop: Worksho
     )
     words = {"M": mixer_text(one), "*": f"attn gqa({2 * n_kv},{n_kv}) d_head=6", "-": "gelu(19)"}
     lines = ["norm rms(eps=3e-5)", f"block < {', '.join(words[c] for c in pattern)} >"]
-    ours = workshop(spec(*lines, d_model=one["d_model"])).make(torch.float32, seed)
+    ours = workshop(spec(*lines, d_model=one["d_model"])).make(torch.float64, seed)
     compare(ours, transformers.NemotronHForCausalLM(config), lambda name: their_name(name, "model"))
 
 

@@ -18,35 +18,31 @@ from tests.models.packages import Package, Workshop
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 cases = pytest.importorskip("tests.kinds.zamba_cases")
+
+from tests.parity.pair import backward, in_type, run  # noqa: E402 (torch and transformers are there)
+
 VOCAB, zamba, zamba2 = cases.VOCAB, cases.zamba, cases.zamba2
 
-CLOSE = 1e-5  # float32, relative to the largest number of a tensor
-EXACT = 1e-9  # float64
+EXACT = 1e-9  # float64, relative to the largest number of a tensor
 B, T = 2, 13
 CHUNKS = [[3, 6, 1, 3], [1] * T, [12, 1]]
 DOCUMENTS = [1, 5, 2, 5]
 SEEDS = 12
-ATTEMPTS = 12
-NOISE, GAIN = 0.2, 0.5  # what `Package.make` draws; what a matrix makes of unit inputs here
 CASES = [pytest.param(make, seed, id=f"{make.__name__}-{seed}") for make in (zamba, zamba2) for seed in range(SEEDS)]
 
 
-def same(a: Any, b: Any, what: str, floor: float = 1e-30, close: float = CLOSE) -> None:
-    """Equal relative to the largest number of `b`, or to `floor` if that is larger."""
-    error = difference(a, b, floor)
-    assert error <= close, f"{what}: max|a-b| / max|b| = {error:.2e}"
-
-
-def difference(a: Any, b: Any, floor: float) -> float:
-    return float((a - b).detach().abs().max() / b.detach().abs().max().clamp(min=floor))
+def same(a: Any, b: Any, what: str) -> None:
+    """Equal relative to the largest number of `b`."""
+    error = float((a - b).detach().abs().max() / b.detach().abs().max().clamp(min=1e-30))
+    assert error <= EXACT, f"{what}: max|a-b| / max|b| = {error:.2e}"
 
 
 @pytest.mark.parametrize(("make", "seed"), CASES)
 def test_equals_transformers(make: Callable[[int], Any], seed: int, workshop: Workshop) -> None:
-    """Logits and all gradients, fp32, our parameters in both; every tensor of theirs is in the table, once."""
+    """Logits and all gradients, fp64 in both, our parameters in both; every tensor of theirs is in the table, once."""
     case = make(seed)
-    ours = well_conditioned(workshop(case.spec), seed)
-    theirs = case.theirs().eval()
+    ours = workshop(case.spec).make(torch.float64, seed)
+    theirs = in_type(case.theirs().eval(), torch.float64)
     parameters, others = dict(ours.named_parameters()), dict(theirs.named_parameters())
     assert set(others) == set(case.table)
     with torch.no_grad():
@@ -54,49 +50,13 @@ def test_equals_transformers(make: Callable[[int], Any], seed: int, workshop: Wo
             assert others[name].shape == read(parameters).shape, name
             others[name].copy_(read(parameters))
     assert sum(p.numel() for p in parameters.values()) == sum(p.numel() for p in others.values())
-    (logits, gradients), (want, wanted) = run(ours), run(theirs)
-    same(logits, want, "logits")
-    for name, read in case.table.items():
-        same(read(gradients), wanted[name], name, floor_of(wanted))
-
-
-def run(model: Any) -> tuple[Any, dict[str, Any]]:
-    """Logits and gradients."""
     tokens = torch.randint(VOCAB, (B, T), generator=torch.Generator().manual_seed(1))
-    weight = torch.randn(B, T, VOCAB, generator=torch.Generator().manual_seed(2))
-    logits = model(tokens)
-    logits = getattr(logits, "logits", logits)
-    model.zero_grad()
-    (logits * weight).sum().backward()
-    return logits, {name: parameter.grad for name, parameter in model.named_parameters()}
-
-
-def floor_of(gradients: dict[str, Any]) -> float:
-    """Sums that cancel to next to nothing are as exact as their terms."""
-    return 2e-2 * max(float(gradient.abs().max()) for gradient in gradients.values())
-
-
-def well_conditioned(package: Package, seed: int) -> Any:
-    """Of a few random models the one whose gradients in fp32 are closest to those of fp64, both ours.
-
-    Norms one behind another without a residual between them may amplify rounding a hundredfold, in theirs as in ours.
-    """
-    drawn = [scaled(package.make(torch.float32, 100 * seed + attempt)) for attempt in range(ATTEMPTS)]
-    return min(drawn, key=lambda model: rounding(model, package.module().Model().double()))
-
-
-def scaled(model: Any) -> Any:
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.dim() == 2 and name not in ("embed.weight", "lm_head.weight"):
-                parameter.mul_(GAIN / NOISE * parameter.shape[1] ** -0.5)
-    return model
-
-
-def rounding(model: Any, wide: Any) -> float:
-    wide.load_state_dict(model.state_dict())
-    (_, gradients), (_, exact) = run(model), run(wide)
-    return max(difference(gradients[name], exact[name], floor_of(exact)) for name in exact)
+    same(run(ours, tokens), run(theirs, tokens), "logits")
+    for model in (ours, theirs):
+        backward(model, tokens)
+    gradients = {name: parameter.grad for name, parameter in parameters.items()}
+    for name, read in case.table.items():
+        same(read(gradients), others[name].grad, name)
 
 
 def test_the_random_cases_are_irregular() -> None:
@@ -119,7 +79,7 @@ def test_transformers_clamps_dt_and_the_published_model_does_not(workshop: Works
     tokens = draw_tokens()
     with torch.no_grad():
         assert (clamped(tokens) - free(tokens)).abs().max() > 1e-3
-        same(stream(clamped, tokens, [1] * T), clamped(tokens), "token by token", close=EXACT)
+        same(stream(clamped, tokens, [1] * T), clamped(tokens), "token by token")
 
 
 # --- modes -----------------------------------------------------------------------------------------
@@ -149,7 +109,7 @@ def test_one_function_in_every_mode(make: Callable[[int], Any], seed: int, works
     with torch.no_grad():
         whole = model(tokens)
         for chunks in CHUNKS:
-            same(stream(model, tokens, chunks), whole, str(chunks), close=EXACT)
+            same(stream(model, tokens, chunks), whole, str(chunks))
         separate = torch.cat([model(document) for document in tokens.split(DOCUMENTS, dim=1)], dim=1)
-        same(model(tokens, positions=positions), separate, "packed", close=EXACT)
-        same(stream(model, tokens, CHUNKS[0], positions), separate, "packed, in chunks", close=EXACT)
+        same(model(tokens, positions=positions), separate, "packed")
+        same(stream(model, tokens, CHUNKS[0], positions), separate, "packed, in chunks")

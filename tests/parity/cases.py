@@ -69,8 +69,8 @@ PINNED: dict[str, list[dict[str, object]]] = {
     "mamba2": [
         {"num_heads": 6, "head_dim": 8, "hidden_size": 24, "expand": 2, "n_groups": 2, "chunk_size": 4,
          "tie_word_embeddings": True, "num_hidden_layers": 3, "conv_kernel": 4},
-        {"num_heads": 3, "head_dim": 5, "hidden_size": 15, "expand": 1, "n_groups": 3, "state_size": 7, "use_bias": True,
-         "use_conv_bias": False, "tie_word_embeddings": False, "chunk_size": 1},
+        {"num_heads": 3, "head_dim": 5, "hidden_size": 15, "expand": 1, "n_groups": 3, "state_size": 7,
+         "use_bias": True, "use_conv_bias": False, "tie_word_embeddings": False, "chunk_size": 1},
         {"num_heads": 9, "head_dim": 4, "hidden_size": 12, "expand": 3, "n_groups": 1, "residual_in_fp32": True,
          "conv_kernel": 2, "tie_word_embeddings": True, "layer_norm_epsilon": 1e-3},
     ],

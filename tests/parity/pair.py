@@ -122,10 +122,10 @@ def gradient(parameter: Tensor) -> Tensor:
 
 
 def steady_model(config: Any, noise: float, embedding: float) -> Any:
-    """Of a few random models the first whose gradients in fp32 transformers itself computes to a few times its rounding.
+    """Of a few random models the first whose gradients transformers itself gets right in fp32, as float64 tells.
 
-    A gradient that is a sum of large terms, as that of a head's dt_bias over all tokens, may be next to nothing: then two
-    orders of the same sum differ by more than any tolerance that could tell an error. What float64 says decides.
+    A gradient that is a sum of large terms, as that of a head's dt_bias over all tokens, may be next to nothing. Then
+    two orders of the same sum differ by more than any tolerance that could tell an error.
     """
     drawn = []
     for seed in range(DRAWS):
@@ -209,7 +209,7 @@ def repeated(model: Any) -> list[list[Any]]:
     names = ("shared_transf", "shared_transformer")
     blocks = [block for layer in model.modules() for name, block in layer.named_children() if name in names]
     n_copies = getattr(model.config, "num_mem_blocks", 1)
-    return [blocks[copy::n_copies] for copy in range(n_copies)] if blocks else []
+    return [list(dict.fromkeys(blocks[copy::n_copies])) for copy in range(n_copies)] if blocks else []
 
 
 PLAIN = {"attn_implementation": "eager", "experts_implementation": "eager", "dtype": torch.float32}
