@@ -98,3 +98,107 @@ def test_a_model_that_no_family_computes_is_a_finding(archc: Run) -> None:  # no
     assert (ran.status, ran.out) == (1, "")
     assert ran.err.startswith("error[unsupported-model]: model is none of the families")
     assert "logits.cap: 30" in ran.err
+
+
+# --- megatron --------------------------------------------------------------------------------------
+
+# The arguments of NVIDIA's 8B hybrid (arXiv:2406.07887), as its training script gives them.
+NVIDIA = "M-M-M--M-M*-M-M-M-M--M*-M-M-M-M-M*--M-M-M-M-M*-M--M-M-M-"
+SIZES = (
+    "--hidden-size 4096 --num-attention-heads 32 --group-query-attention --num-query-groups 8 --vocab-size 256000 "
+    "--untie-embeddings-and-output-weights --position-embedding-type none --disable-bias-linear "
+    "--normalization RMSNorm --seq-length 4096 --max-position-embeddings 4096"
+)
+TRAINING = (
+    "--tensor-model-parallel-size 4 --sequence-parallel --lr 2.5e-4 --bf16 --clip-grad 1.0 --attention-dropout 0.0 "
+    "--spec megatron.core.models.hybrid.hybrid_layer_specs hybrid_stack_spec --tokenizer-type GPTSentencePieceTokenizer"
+)
+
+
+def test_nvidias_pattern_goes_both_ways(archc: Run, tmp_path: Path) -> None:  # noqa: F811
+    spec, arguments = tmp_path / "hybrid.arch", tmp_path / "arguments.txt"
+    ran = archc("import", NVIDIA, *SIZES.split(), *TRAINING.split(), "--name", "hybrid", "-o", str(spec))
+    assert (ran.status, ran.err) == (0, "")
+    in_tree = ROOT / "specs" / "nvidia_mamba2_hybrid_8b.arch"
+    assert json.loads(archc("export", str(spec)).out) == json.loads(archc("export", str(in_tree)).out)
+    assert archc("export", str(spec), "--to", "megatron", "-o", str(arguments)).status == 0
+    assert archc("export", str(in_tree), "--to", "megatron").out == arguments.read_text()
+    assert f"--hybrid-layer-pattern {NVIDIA}\n" in arguments.read_text()
+    assert archc("import", str(arguments), "--name", "hybrid").out == spec.read_text()
+    staged = NVIDIA[:28] + "|" + NVIDIA[28:]  # where a stage of a pipeline ends
+    older = f"--hybrid-override-pattern={staged} \\\n {SIZES} \\\n --mamba-head-dim=64"
+    assert archc("import", "-", "--name", "hybrid", stdin=older.encode()).out == spec.read_text()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "more", "lines"),
+    [
+        ("M" * 56, "", ["block x56 < mamba2 >"]),
+        ("M-" * 4, "--squared-relu --ffn-hidden-size 100", ["let relu2  = relu2(100)", "block x4 < mamba2, relu2 >"]),
+        ("M*-" * 2, "--swiglu", ["let swiglu = swiglu(10880)", "block x2 < mamba2, attn gqa(32,8), swiglu >"]),
+        ("M*", "--kv-channels 100", ["let attn   = attn(d_head=100, rope=none)"]),
+        ("MM", "--make-vocab-size-divisible-by 1000 --tensor-model-parallel-size 3", ["vocab    258000"]),
+        ("MM", "--padded-vocab-size 256064", ["vocab    256064"]),
+        ("MM", "--mamba-num-heads 10 --mamba-num-groups 5 --mamba-state-dim 7", [
+            "let mamba2 = mamba2(n_heads=10, d_head=64, d_state=7, n_groups=5, d_conv=4, norm=rms, chunk=128)"]),
+        ("MM", "--fp32-residual-connection --norm-epsilon 1e-3", [
+            "residual(dtype=fp32)", "norm     rms(eps=1e-3)"]),
+    ],
+)  # fmt: skip
+def test_megatrons_defaults(archc: Run, pattern: str, more: str, lines: list[str]) -> None:  # noqa: F811
+    spec = archc("import", pattern, *SIZES.split(), *more.split()).out
+    assert [line for line in lines if line not in spec.splitlines()] == []
+    again = archc("export", "-", "--to", "megatron", stdin=spec.encode()).out
+    assert archc("import", "-", stdin=again.encode()).out == spec
+
+
+def test_positions_and_biases_of_megatron(archc: Run) -> None:  # noqa: F811
+    sizes = SIZES.replace("type none", "type rope --rotary-percent 0.5 --rotary-base 500000")
+    spec = archc("import", "M*-", *sizes.replace("--disable-bias-linear ", "").split()).out
+    assert "let attn   = attn(d_head=128, rope(theta=5e5, dims=64), bias, out_bias)" in spec.splitlines()
+    assert "let gelu   = gelu(16384, bias)" in spec.splitlines()
+    again = archc("export", "-", "--to", "megatron", stdin=spec.encode()).out
+    assert "--disable-bias-linear" not in again
+    assert archc("import", "-", stdin=again.encode()).out == spec
+    assert "bias" in archc("import", "M*-", *sizes.split(), "--add-qkv-bias").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keys"),
+    [
+        ([NVIDIA], ["hidden-size", "num-attention-heads", "vocab-size"]),
+        (["MM", *SIZES.split(), "--qk-layernorm"], ["qk-layernorm"]),
+        (["MGM", *SIZES.split()], ["hybrid-layer-pattern"]),
+        (["MM/MM", *SIZES.split()], ["hybrid-layer-pattern"]),
+        (["MM", *SIZES.split(), "--hidden-size", "2"], ["hidden-size"]),
+        (["MM", *SIZES.split(), "--kv-channels", "1.5"], ["kv-channels"]),
+        (["MM", *SIZES.split(), "--num-layers", "3"], ["num-layers"]),
+        (["MM", *SIZES.split(), "--swiglu", "--squared-relu"], ["squared-relu"]),
+        (["MM", *SIZES.split(), "--mamba-num-groups", "7"], ["mamba-num-groups"]),
+        (["MM", *SIZES.replace("none", "yarn").split()], ["position-embedding-type"]),
+        (["MM", *SIZES.replace("--position-embedding-type none", "").split()], ["position-embedding-type"]),
+        (["MM", *SIZES.replace("--normalization RMSNorm", "").split()], ["normalization"]),
+        (["MM", *SIZES.split(), "--spec", "local"], ["spec"]),
+    ],
+)  # fmt: skip
+def test_arguments_that_no_spec_says_are_named(archc: Run, arguments: list[str], keys: list[str]) -> None:  # noqa: F811
+    ran = archc("import", *arguments)
+    assert (ran.status, ran.out) == (1, "")
+    assert re.findall(r"error\[unsupported-config\]: `(.+?)`", ran.err) == keys
+
+
+def test_options_of_megatron_belong_to_a_pattern(archc: Run) -> None:  # noqa: F811
+    assert archc("import", str(JAMBA), "--hidden-size", "3").status == 2
+
+
+def test_what_is_exported_is_known_by_name(archc: Run) -> None:  # noqa: F811
+    from archc.cli.hub import Format
+    from archc.hub.programs import FORMATS
+
+    assert tuple(Format) == FORMATS
+    phi = str(ROOT / "specs" / "phi_3_mini.arch")
+    assert json.loads(archc("export", phi).out)["model_type"] == "mistral"  # the same function
+    assert json.loads(archc("export", phi, "--family", "phi3").out)["model_type"] == "phi3"
+    assert archc("export", phi, "--family", "llama").status == 1
+    assert "there is no family 'gpt2' for hf-config" in archc("export", phi, "--family", "gpt2").err
+    assert archc("export", phi, "--to", "nothing").status == 2
