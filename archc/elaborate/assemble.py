@@ -11,9 +11,11 @@ from archc.elaborate.names import class_name
 from archc.elaborate.settings import ModelSettings, Residual
 from archc.ir.body import Body
 from archc.ir.graph import Layer, OpGraph, Shared
+from archc.ir.op import MisfitError
 from archc.ir.values import BATCH, TIME, Axis, Init, Value, constant_axis
-from archc.layers.kind import Kind, Norm
+from archc.layers.kind import Kind, Norm, Placement
 from archc.layers.parts import Concat, ShareFields
+from archc.ops.adaptive import AdaptiveEmbedding, AdaptiveHead
 from archc.ops.attention_kv import KV
 from archc.ops.ends import Embedding, TiedHead
 from archc.ops.linear import linear
@@ -84,31 +86,43 @@ def build_layer(plan: LayerPlan, d_model: Axis, text: str) -> Layer:
                 stream = fed if sublayer.share.fields.residual else b.call_it(add(b, stream, fed), "h")
                 continue
             source = b.call_it(add(b, stream, fed), "fed")
-        x, branch = run_branches(b, names, sublayer.kinds, plan, source, "x")
+        placement = placement_of(sublayer.kinds, plan.residual)
+        x, branch = run_branches(b, names, sublayer.kinds, plan.norm, placement, source, "x")
         if plan.residual.branch is not None:
             branch = b.one(Scale(factor=float(plan.residual.branch)), branch)
         onto = x if plan.residual.of == "normed" else stream
         if plan.residual.stream is not None:
             onto = b.one(Scale(factor=float(plan.residual.stream)), onto)
         stream = b.call_it(add(b, onto, b.call_it(branch, "delta")), "h")
-        if plan.residual.norm == "post":
+        if placement == "post":
             stream = b.call_it(plan.norm.apply(b, f"{names[0]}_norm", stream), "h")
     inputs = (start, *carried, embed) if plan.reads_embedding else (start, *carried)
     graph, scopes = b.finish(inputs, (stream, *b.carried.values()))
     return Layer(graph, scopes, text, plan)
 
 
+def placement_of(kinds: tuple[Kind, ...], residual: Residual) -> Placement:
+    """Where a sublayer is normed: as its branches say, or else the setting."""
+    said = {kind.placement for kind in kinds if kind.placement is not None}
+    if len(said) > 1:
+        raise MisfitError("parallel branches share one norm, so they cannot differ in its placement")
+    placement = said.pop() if said else residual.norm
+    if residual.dtype == "fp32" and placement in ("post", "out"):
+        raise MisfitError(f"with placement={placement} a sublayer reads the stream itself, so it cannot be fp32")
+    return placement
+
+
 def run_branches(
-    b: Body, names: list[str], kinds: tuple[Kind, ...], plan: LayerPlan, source: Value, called: str
+    b: Body, names: list[str], kinds: tuple[Kind, ...], norm: Norm, placement: Placement, source: Value, called: str
 ) -> tuple[Value, Value]:
-    """What parallel branches read, `called` so, and the sum of what they give, each normed where the plan says."""
-    x, placement = source, plan.residual.norm
+    """What parallel branches read, `called` so, and the sum of what they give, normed where `placement` says."""
+    x = source
     if placement in ("pre", "sandwich"):
-        x = b.call_it(plan.norm.apply(b, f"{names[0]}_norm", source), called)
+        x = b.call_it(norm.apply(b, f"{names[0]}_norm", source), called)
     branches = [kind.run(b, name, x) for name, kind in zip(names, kinds, strict=True)]
     branch = reduce(lambda sum_so_far, other: add(b, sum_so_far, other), branches)
     if placement in ("out", "sandwich"):
-        branch = plan.norm.apply(b, f"{names[0]}_out_norm", branch)
+        branch = norm.apply(b, f"{names[0]}_out_norm", branch)
     return x, branch
 
 
@@ -127,9 +141,10 @@ def run_shared(b: Body, name: str, use: SharedUse, plan: LayerPlan, stream: Valu
             values = {"h": stream, "embed": embed}
             x = b.call_it(concat(b, values[use.fields.in_.first], values[use.fields.in_.second]), "x")
         for names, kinds in zip(scope_names(map(Sublayer, use.sublayers)), use.sublayers, strict=True):
-            _, y = run_branches(b, names, kinds, plan, x, "normed")
+            placement = placement_of(kinds, plan.residual)
+            _, y = run_branches(b, names, kinds, plan.norm, placement, x, "normed")
             x = b.call_it(y if use.fields.residual is None else add(b, x, y), "x")
-            if plan.residual.norm == "post":
+            if placement == "post":
                 x = b.call_it(plan.norm.apply(b, f"{names[0]}_norm", x), "x")
     if use.fields.out is None:
         return x
@@ -152,7 +167,12 @@ def build_prologue(settings: ModelSettings, vocab: Axis, d_model: Axis) -> OpGra
     """Tokens to the residual stream."""
     b = Body(d_model)
     tokens = b.call_it(Value((BATCH, TIME), type="index"), "tokens")
-    h = b.one(Embedding(vocab=vocab, d_model=d_model), tokens)
+    adaptive = settings.embed.adaptive
+    if adaptive is None or adaptive.div == 1:
+        h = b.one(Embedding(vocab=vocab, d_model=d_model), tokens)
+    else:
+        op = AdaptiveEmbedding(vocab=vocab, d_model=d_model, cutoffs=adaptive.cutoffs, div=adaptive.div)
+        h = b.one(op, tokens)
     if settings.embed.scale is not None:
         h = b.one(Scale(factor=float(settings.embed.scale)), h)
     if settings.residual.dtype == "fp32":
@@ -167,7 +187,11 @@ def build_epilogue(settings: ModelSettings, vocab: Axis, d_model: Axis) -> OpGra
     h = stream
     if settings.residual.norm != "post":  # there the last sublayer ends in one
         h = b.call_it(settings.norm.apply(b, FINAL_NORM, stream), "h")
-    if settings.is_tied:
+    adaptive = settings.embed.adaptive
+    if adaptive is not None:
+        op = AdaptiveHead(vocab=vocab, d_model=d_model, cutoffs=adaptive.cutoffs, div=adaptive.div)
+        logits = b.one(op, h)
+    elif settings.is_tied:
         logits = b.one(TiedHead(vocab=vocab), h)
     else:
         logits = linear(b, HEAD, h, to=vocab, init=Init("normal_", (0.02,)))

@@ -4,11 +4,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 from typing import Literal
 
 from archc.elaborate.accepts import accepts
-from archc.layers.kind import ChannelMixer, Norm, Part, Problem, fields_of
+from archc.layers.kind import ChannelMixer, Norm, Part, Placement, Problem, fields_of
 from archc.layers.parts import RMS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adaptive(Part, keyword="adaptive"):
+    """Rare words have narrower vectors and share clusters of the softmax (arXiv:1809.10853): `adaptive([2000, 8000])`."""
+
+    cutoffs: tuple[int, ...] = field(
+        metadata={"doc": "where the sorted vocabulary is cut", "example": "[20000, 40000]"}
+    )
+    div: int = field(default=4, metadata={"doc": "each cluster's vectors are so many times narrower"})
+
+    def problems(self, vocab: int, d_model: int) -> list[Problem]:
+        """What is wrong with the cuts in a model of these sizes, as paths into the settings."""
+        ends, fields = (0, *self.cutoffs, vocab), ("embed.adaptive.cutoffs", "vocab")
+        if any(end <= start for start, end in pairwise(ends)):
+            message = f"the cutoffs of a vocabulary of {vocab} increase and stay below it"
+            return [Problem("bad-cutoffs", message, fields, "", "write for example adaptive([20000, 60000])")]
+        if d_model % self.div ** len(self.cutoffs):
+            message = f"a d_model of {d_model} cannot be divided by {self.div} {len(self.cutoffs)} times"
+            return [Problem("bad-cutoffs", message, ("embed.adaptive.div", "d_model"), "", "div=1 keeps the width")]
+        return []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +39,7 @@ class Embed(Part, keyword="embed"):
 
     scale: Fraction | None = field(default=None, metadata={"doc": "factor on the embedded tokens"})
     tied: bool = field(default=False, metadata={"doc": "the head uses the embedding's weight"})
+    adaptive: Adaptive | None = field(default=None, metadata={"doc": "clusters of rare words; the head is tied then"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +57,7 @@ class Residual(Part, keyword="residual"):
     dtype: Literal["fp32"] | None = field(default=None, metadata={"doc": "fp32 keeps the stream in fp32"})
     branch: Fraction | None = field(default=None, metadata={"doc": "factor on what each sublayer adds"})
     stream: Fraction | None = field(default=None, metadata={"doc": "factor on the stream that it is added to"})
-    norm: Literal["pre", "post", "out", "sandwich"] = field(
+    norm: Placement = field(
         default="pre",
         metadata={
             "doc": "where each sublayer f is normed: pre h + f(norm(h)); post norm(h + f(h)), and none at the end; "
@@ -77,7 +100,12 @@ class ModelSettings(Part):
 
     @property
     def is_tied(self) -> bool:
-        return self.tied or self.embed.tied
+        return self.tied or self.embed.tied or self.embed.adaptive is not None
+
+    def problems(self) -> list[Problem]:
+        """Settings that contradict one another."""
+        adaptive = self.embed.adaptive
+        return [*self.residual.problems(), *(adaptive.problems(self.vocab, self.d_model) if adaptive else ())]
 
 
 def numeric_settings() -> tuple[str, ...]:

@@ -31,6 +31,9 @@ class Attention(Mixer, keyword="attn"):
     bias: bool = field(default=False, metadata={"doc": "bias of the q, k and v projections"})
     out_bias: bool = field(default=False, metadata={"doc": "bias of the output projection"})
     qk_norm: Norm | None = field(default=None, metadata={"doc": "norm of each query and key head"})
+    qk_norm_over: Literal["head", "heads"] = field(
+        default="head", metadata={"doc": "heads norms all heads side by side as one, as OLMo 2 does"}
+    )
     d_head_v: int | None = field(default=None, metadata={"doc": "width of a value head; d_head unless given"})
     out_gate: Literal["sigmoid", "silu"] | None = field(
         default=None, metadata={"doc": "function of a projection that multiplies the heads' output"}
@@ -53,7 +56,7 @@ class Attention(Mixer, keyword="attn"):
         d_head = b.axis("d_head", self.head_width(b.d_model.size.value))
         d_head_v = d_head if self.d_head_v is None else b.axis("d_head_v", self.d_head_v)
         q, k, v = self._projected(b, h, n_heads, n_kv_heads, d_head, d_head_v)
-        if self.qk_norm is not None:
+        if self.qk_norm is not None and self.qk_norm_over == "head":
             q = self.qk_norm.apply(b, "q_norm", q)
             k = k and self.qk_norm.apply(b, "k_norm", k)
         if self.rope is not None:
@@ -84,7 +87,7 @@ class Attention(Mixer, keyword="attn"):
             q = linear(b, "q_proj", h, to=d_q, bias=self.bias)
             if self.lora is not None:
                 (q,) = self.lora.adapt(b, h, q=(q,))
-            return split_heads(b, q, n_heads, d_head), None, None
+            return split_heads(b, self._normed(b, "q_norm", q), n_heads, d_head), None, None
         if self.qkv_conv is None:
             q = linear(b, "q_proj", h, to=d_q, bias=self.bias)
             k = linear(b, "k_proj", h, to=d_k, bias=self.bias)
@@ -97,10 +100,14 @@ class Attention(Mixer, keyword="attn"):
                 (qkv,) = self.lora.adapt(b, h, qkv=(qkv,))
             qkv = self.qkv_conv.apply(b, "qkv_conv", qkv)
             q, k, v = split(b, qkv, to=(d_q, d_k, d_v))
-        q = split_heads(b, q, n_heads, d_head)
-        k = split_heads(b, k, n_kv_heads, d_head)
+        q = split_heads(b, self._normed(b, "q_norm", q), n_heads, d_head)
+        k = split_heads(b, self._normed(b, "k_norm", k), n_kv_heads, d_head)
         v = split_heads(b, v, n_kv_heads, d_head_v)
         return q, k, v
+
+    def _normed(self, b: Body, path: str, x: Value) -> Value:
+        """All heads side by side, normed as one if that is wanted."""
+        return self.qk_norm.apply(b, path, x) if self.qk_norm is not None and self.qk_norm_over == "heads" else x
 
     @property
     def adaptable(self) -> tuple[str, ...]:

@@ -30,6 +30,9 @@ class GatedDeltaNet(Mixer, keyword="gated_delta"):
     d_head_v: int | None = field(default=None, metadata={"doc": "width of a value head; d_head unless given"})
     d_conv: int = field(default=4, metadata={"doc": "width of the causal convolution over q, k and v"})
     conv_bias: bool = field(default=False, metadata={"doc": "bias of the convolution"})
+    negative: bool = field(
+        default=False, metadata={"doc": "writes up to twice a value, so that states may turn round (arXiv:2411.12537)"}
+    )
     norm: RMS = field(default=RMS(), metadata={"doc": "norm of each head, before its gate"})
 
     def forward(self, b: Body, h: Value) -> Value:
@@ -44,7 +47,7 @@ class GatedDeltaNet(Mixer, keyword="gated_delta"):
         q, k, v = split(b, qkv, to=(d_k, d_k, d_v))
         q, k = split_heads(b, q, n_k_heads, d_head), split_heads(b, k, n_k_heads, d_head)
         v, z = split_heads(b, v, n_heads, d_head_v), split_heads(b, z, n_heads, d_head_v)
-        y = gated_delta_rule(b, q, k, v, beta, decay)
+        y = gated_delta_rule(b, q, k, v, beta, decay, most=2 if self.negative else 1)
         y = self.norm.gated(b, "norm", y, z, norm_before_gate=True)
         y = merge_heads(b, y)
         return out_linear(b, "out_proj", y)

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from fractions import Fraction
-from typing import Any, ClassVar, get_type_hints
+from typing import Any, ClassVar, Literal, get_type_hints
 
 from archc.ir.body import Body
 from archc.ir.values import Value
@@ -44,6 +44,10 @@ class Norm(Part):
         raise NotImplementedError
 
 
+# Where a sublayer f is normed: h + f(norm(h)); norm(h + f(h)); h + norm(f(h)); h + norm(f(norm(h))).
+Placement = Literal["pre", "post", "out", "sandwich"]
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     """Keys and values that one layer makes and others may attend to."""
@@ -71,6 +75,9 @@ class Kind(ABC):
     in_scale: Fraction | None = field(default=None, metadata={"doc": "factor on what the branch reads", "late": True})
     out_scale: Fraction | None = field(default=None, metadata={"doc": "factor on what the branch adds", "late": True})
     out_norm: Norm | None = field(default=None, metadata={"doc": "norm of what the branch adds", "late": True})
+    placement: Placement | None = field(
+        default=None, metadata={"doc": "where its sublayer is normed; as residual(norm=...) unless given", "late": True}
+    )
 
     @abstractmethod
     def forward(self, b: Body, h: Value) -> Value:

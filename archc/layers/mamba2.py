@@ -17,7 +17,7 @@ from archc.layers.words import divisors, either
 from archc.ops.attention import merge_heads, split_heads
 from archc.ops.conv import causal_conv1d
 from archc.ops.linear import linear_parts, out_linear
-from archc.ops.pointwise import mul, silu
+from archc.ops.pointwise import concat, mul, scaled, silu
 from archc.ops.repeat_heads import repeat_heads
 from archc.ops.split import split
 from archc.ops.ssd import ssd
@@ -32,6 +32,17 @@ class DtLimit(Part, keyword="dt_limit"):
 
     min: Fraction = field(default=Fraction(0), metadata={"doc": "least dt"})
     max: Fraction | None = field(default=None, metadata={"doc": "greatest dt; no bound unless given"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartScales(Part, keyword="parts"):
+    """Constant factors on what in_proj gives: `parts(z=0.35, dt=0.5)` (Falcon-H1, arXiv:2507.22448)."""
+
+    z: Fraction = field(default=Fraction(1), metadata={"doc": "factor on the gate"})
+    x: Fraction = field(default=Fraction(1), metadata={"doc": "factor on x"})
+    B: Fraction = field(default=Fraction(1), metadata={"doc": "factor on B"})
+    C: Fraction = field(default=Fraction(1), metadata={"doc": "factor on C"})
+    dt: Fraction = field(default=Fraction(1), metadata={"doc": "factor on dt"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +63,7 @@ class Mamba2(Mixer, keyword="mamba2"):
     conv_bias: bool = field(default=True, metadata={"doc": "bias of the convolution"})
     bias: bool = field(default=False, metadata={"doc": "bias of in_proj and out_proj"})
     dt_limit: DtLimit | None = field(default=None, metadata={"doc": "bounds of dt behind its softplus"})
+    scales: PartScales | None = field(default=None, metadata={"doc": "factors on what in_proj gives"})
     chunk: int = field(default=256, metadata={"doc": "tokens that are computed at once; not part of the function"})
 
     def forward(self, b: Body, h: Value) -> Value:
@@ -64,6 +76,11 @@ class Mamba2(Mixer, keyword="mamba2"):
         d_B, d_C = (b.axis(f"{n}*d_state", n.symbol * d_state.symbol) for n in (n_B, n_C))
         d_xBC = b.axis("d_xBC", d_x.symbol + d_B.symbol + d_C.symbol)
         z, xBC, dt = linear_parts(b, "in_proj", h, to=(d_inner, d_xBC, n_heads), bias=self.bias)
+        if self.scales is not None:
+            z, dt = scaled(b, z, float(self.scales.z)), scaled(b, dt, float(self.scales.dt))
+            x, B, C = split(b, xBC, to=(d_x, d_B, d_C))
+            factors = (self.scales.x, self.scales.B, self.scales.C)
+            xBC = concat(b, *(scaled(b, part, float(by)) for part, by in zip((x, B, C), factors, strict=True)))
         xBC = causal_conv1d(b, "conv1d", xBC, b.axis("d_conv", self.d_conv), bias=self.conv_bias)
         xBC = silu(b, xBC)
         x, B, C = split(b, xBC, to=(d_x, d_B, d_C))

@@ -6,6 +6,7 @@ Sources: arXiv:2002.05202 (GLU variants), arXiv:1606.08415 (GELU), arXiv:2109.08
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import ClassVar
 
 from archc.ir.body import Body
@@ -13,7 +14,7 @@ from archc.ir.values import Value
 from archc.layers.kind import ChannelMixer, Problem
 from archc.layers.parts import Lora
 from archc.ops.linear import linear, out_linear
-from archc.ops.pointwise import activation, mul
+from archc.ops.pointwise import activation, mul, scaled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,7 @@ class GatedMLP(ChannelMixer):
     d_ff: int = field(metadata={"doc": "hidden width", "example": "14336"})
     bias: bool = field(default=False, metadata={"doc": "biases of all three projections"})
     lora: Lora | None = field(default=None, metadata={"doc": "a low-rank adapter on gate_up"})
+    gate_scale: Fraction | None = field(default=None, metadata={"doc": "factor on the gate, before its function"})
 
     def forward(self, b: Body, h: Value) -> Value:
         d_ff = b.axis("d_ff", self.d_ff)
@@ -31,6 +33,8 @@ class GatedMLP(ChannelMixer):
         up = linear(b, "up_proj", h, to=d_ff, bias=self.bias)
         if self.lora is not None:
             gate, up = self.lora.adapt(b, h, gate_up=(gate, up))
+        if self.gate_scale is not None:
+            gate = scaled(b, gate, float(self.gate_scale))
         y = mul(b, activation(b, self.function, gate), up)
         return out_linear(b, "down_proj", y, bias=self.bias)
 

@@ -1,6 +1,6 @@
 """The gated delta rule: each token replaces what the state holds along its key. Source: arXiv:2412.06464.
 
-a[t] = exp(-exp(A_log) softplus(a[t] + dt_bias)),  b[t] = sigmoid(b[t]),  q, k of length 1
+a[t] = exp(-exp(A_log) softplus(a[t] + dt_bias)),  b[t] = most sigmoid(b[t]),  q, k of length 1
 S[t] = a[t] S[t-1] + k[t] (b[t] (v[t] - (a[t] S[t-1])ᵀ k[t]))ᵀ          S [d_head, d_head_v] for each head
 y[t] = S[t]ᵀ q[t] / sqrt(d_head)
 
@@ -46,6 +46,7 @@ class GatedDelta(Op):
     n_heads: Axis
     d_head: Axis
     d_head_v: Axis
+    most: int = 1
 
     def results(self, *inputs: Value) -> tuple[Result, ...]:
         return (Result(inputs[2].axes),)
@@ -75,7 +76,8 @@ class GatedDelta(Op):
 
     def code(self, p: Printer) -> str:
         weights = f"{p.weight('A_log')}, {p.weight('dt_bias')}"
-        return f"gated_delta_rule({', '.join(p.inputs)}, {weights}, positions={p.positions}, {p.held('delta')})"
+        most = "" if self.most == 1 else f"most={self.most}, "
+        return f"gated_delta_rule({', '.join(p.inputs)}, {weights}, {most}positions={p.positions}, {p.held('delta')})"
 
     @property
     def mixes_tokens(self) -> bool:
@@ -87,8 +89,9 @@ class GatedDelta(Op):
 
     @property
     def label(self) -> str:
-        return "gated_delta_rule"
+        return "gated_delta_rule" + ("" if self.most == 1 else f" most={self.most}")
 
 
-def gated_delta_rule(b: Body, q: Value, k: Value, v: Value, beta: Value, decay: Value) -> Value:
-    return b.one(GatedDelta(n_heads=v.axes[-2], d_head=q.width, d_head_v=v.width), q, k, v, beta, decay)
+def gated_delta_rule(b: Body, q: Value, k: Value, v: Value, beta: Value, decay: Value, *, most: int = 1) -> Value:
+    op = GatedDelta(n_heads=v.axes[-2], d_head=q.width, d_head_v=v.width, most=most)
+    return b.one(op, q, k, v, beta, decay)

@@ -13,7 +13,6 @@ from archc.ir.body import Body
 from archc.ir.op import Flops, Module, Op, Printer, Result
 from archc.ir.size import Size, mul
 from archc.ir.tape import Tape
-from archc.ir.tape import Tape
 from archc.ir.values import BATCH, Axis, State, Value, Weight, numel
 from archc.ops.attention import CONTEXT, causal_pairs
 from archc.ops.linear import DEFAULT_INIT
@@ -61,19 +60,6 @@ class LatentAttention(Op):
         d_qk, d_v = self.d_head.symbol + self.d_rope.symbol, self.d_head_v.symbol
         forward = projected + mul(BATCH.symbol, causal_pairs(None), self.pair_flops(inputs, outputs))
         return Flops(forward, forward, 2 * projected + heads * (3 * d_qk + 2 * d_v))
-
-    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
-        """The latents, keys and values of all heads as projected (values stay views of it), q and k as attended."""
-        _, _, c, _ = inputs
-        tokens, width = numel(c.axes[:-1]), tape.width(wide=False)
-        d_qk = mul(self.n_heads.symbol, self.d_head.symbol + self.d_rope.symbol)
-        tape.keep(c)
-        tape.extra("kv", mul(tokens, self.rows.symbol, width), product=True)
-        for name in ("q", "k"):
-            tape.extra(name, mul(tokens, d_qk, width))
-        tape.new(*outputs, product=True)
-        tape.keep(*outputs)
-        tape.extra("log-sum-exp", mul(tokens, self.n_heads.symbol, tape.width()), product=True)
 
     def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
         """The latents, and what attention reads; keys are put together anew, values lie in the projection's result."""

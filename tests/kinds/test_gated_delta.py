@@ -43,12 +43,12 @@ def inputs(T: int, G: int, H: int, K: int, V: int) -> list[Any]:
 def test_chunks_equal_the_paper(T: int, G: int, H: int, K: int, V: int, packed: bool) -> None:
     """Values, final state and all gradients; documents begin within a chunk and at its border."""
     *tensors, state = inputs(T, G, H, K, V)
-    positions = None
+    positions, most = None, 1.0 + packed
     if packed:
         rows = [[*range(7), *range(30), *range(T)][:T], [*range(5, 69), *range(T)][:T]]
         positions = torch.tensor(rows)
-    want = oracle(*tensors, positions, state)
-    got = runtime.gated_delta_fwd(*tensors, positions, state)[:2]
+    want = oracle(*tensors, positions, state, most)
+    got = runtime.gated_delta_fwd(*tensors, positions, state, most)[:2]
     weights = [torch.randn_like(one) for one in want]
     for mine, theirs in zip(got, want, strict=True):
         same(mine, theirs, "values", EXACT)
@@ -65,7 +65,7 @@ def test_flops_are_those_of_the_matrix_products() -> None:
 
     T, H, K, V = 131, 2, 5, 3
     *tensors, state = inputs(T, H, H, K, V)
-    prepared = runtime._prepared(*tensors, torch.float64)
+    prepared = runtime._prepared(*tensors, 1.0, torch.float64)
     squares = 2 * 64 * 64 + 3 * 3
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         _, _, states = runtime.chunks.forward(*prepared, None, state, runtime.CHUNK)

@@ -168,7 +168,16 @@ KINDS = {
         "gated_delta": (NONE, "block x2 < gated_delta(n_heads=4, n_k_heads=2, d_head=4, d_head_v=3) >"),
         "gated_delta_options": (
             SWIGLU,
-            "block < gated_delta(n_heads=3, d_head=2, d_conv=2, conv_bias, norm=rms(eps=1e-3)) >",
+            "block < gated_delta(n_heads=3, d_head=2, d_conv=2, conv_bias, negative, norm=rms(eps=1e-3)) >",
+        ),
+        "placement": (
+            SWIGLU,
+            "block x2 < mamba(d_state=4), attn gqa(4,2) rope qk_norm=rms qk_norm_over=heads placement=out > "
+            "placement=sandwich",
+        ),
+        "part_scales": (
+            "mlp swiglu(12, gate_scale=0.5)",
+            "block < mamba2(n_heads=2, d_head=4, d_state=3, scales=parts(z=0.5, x=2, B=3, C=0.25, dt=1.5)) >",
         ),
         "reused_keys": (
             SWIGLU,
@@ -200,6 +209,13 @@ KINDS = {
         ),
         "short_conv": (SWIGLU, "block x2 < short_conv >"),
         "short_conv_biases": (NONE, "block < short_conv(d_conv=2, bias, conv_bias), attn gqa(4,2) >"),
+        "adaptive": (SWIGLU, "embed(adaptive([5, 9], div=2), scale=4)", "block < attn gqa(4,2) >"),
+        "adaptive_softmax": (
+            SWIGLU,
+            "embed(adaptive([6], div=1))",
+            "residual(dtype=fp32)",
+            "block < mamba(d_state=4) >",
+        ),
         "odd_eps": (SWIGLU, "norm rms(eps=1/3000)", "block < attn gqa(4,2) >"),
     }.items()
 }

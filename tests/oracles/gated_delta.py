@@ -17,6 +17,7 @@ def gated_delta_rule(
     dt_bias: Tensor,
     positions: Tensor | None,
     state: Tensor,
+    most: float,
 ) -> tuple[Tensor, Tensor]:
     """y `[B, T, H, V]` and the final state `[B, H, K, V]`.
 
@@ -24,7 +25,7 @@ def gated_delta_rule(
     """
     heads, groups, width = v.shape[2], q.shape[2], q.shape[3]
     q, k = (x / (x.square().sum(-1, keepdim=True) + 1e-6).sqrt() for x in (q, k))
-    alpha, beta = torch.exp(-A_log.exp() * F.softplus(a + dt_bias)), torch.sigmoid(b)
+    alpha, beta = torch.exp(-A_log.exp() * F.softplus(a + dt_bias)), most * torch.sigmoid(b)
     rows = []
     for one in range(len(q)):
         outs = []

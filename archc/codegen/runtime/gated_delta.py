@@ -1,6 +1,6 @@
 """The gated delta rule: whole sequences, chunks and single tokens (Yang et al. 2024, arXiv:2412.06464).
 
-    a[t] = exp(-exp(A_log) softplus(a[t] + dt_bias)),  b[t] = sigmoid(b[t]),  q, k of length 1
+    a[t] = exp(-exp(A_log) softplus(a[t] + dt_bias)),  b[t] = most sigmoid(b[t]),  q, k of length 1
     S[t] = a[t] S[t-1] + k[t] (b[t] (v[t] - (a[t] S[t-1])^T k[t]))^T          S [K, V] for each head
     y[t] = S[t]^T q[t] / sqrt(K)
 
@@ -36,6 +36,7 @@ def gated_delta_rule(
     A_log: Tensor,
     dt_bias: Tensor,
     *,
+    most: float = 1.0,
     positions: Tensor | None = None,
     state: Tensor | None = None,
 ) -> Tensor:
@@ -49,14 +50,15 @@ def gated_delta_rule(
         a: before bias and softplus, how fast the state fades `[B, T, H]`.
         A_log: `[H]`.
         dt_bias: `[H]`.
+        most: the share of a value that is written at most; above 1 the state may turn round.
         positions: each token's index in its document `[B, T]`; None for one document.
         state: `[B, H, K, V]`, written in place.
     """
     y: Tensor
     if state is not None and q.shape[1] == 1 and not torch.is_grad_enabled():
-        y = gated_delta_step(q, k, v, b, a, A_log, dt_bias, positions, state)
+        y = gated_delta_step(q, k, v, b, a, A_log, dt_bias, positions, state, most)
         return y
-    y, final, _ = gated_delta_fwd(q, k, v, b, a, A_log, dt_bias, positions, state)
+    y, final, _ = gated_delta_fwd(q, k, v, b, a, A_log, dt_bias, positions, state, most)
     if state is not None:
         state.copy_(final.detach())
     return y
@@ -73,12 +75,13 @@ def gated_delta_fwd(
     dt_bias: Tensor,
     positions: Tensor | None,
     initial: Tensor | None,
+    most: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return y, the final state and the states `[B, ceil(T / CHUNK), H, K, V]` before each chunk."""
     dtype, heads = promote(q.dtype), v.shape[2]
     state = q.new_zeros(q.shape[0], heads, q.shape[3], v.shape[3], dtype=dtype) if initial is None else initial
     y, final, states = chunks.forward(
-        *_prepared(q, k, v, b, a, A_log, dt_bias, dtype), _starts(positions), state, CHUNK
+        *_prepared(q, k, v, b, a, A_log, dt_bias, most, dtype), _starts(positions), state, CHUNK
     )
     return y.transpose(1, 2).to(q.dtype).contiguous(), final.clone(), states
 
@@ -94,9 +97,10 @@ def gated_delta_step(
     dt_bias: Tensor,
     positions: Tensor | None,
     state: Tensor,
+    most: float,
 ) -> Tensor:
     """Advance `state` by one token in place; return y `[B, 1, H, V]`."""
-    prepared = _prepared(q, k, v, b, a, A_log, dt_bias, promote(q.dtype))
+    prepared = _prepared(q, k, v, b, a, A_log, dt_bias, most, promote(q.dtype))
     query, key, value, decay, share = (x[:, :, 0] for x in prepared)
     y, new = chunks.step(query, key, value, decay, share, _starts(positions), state)
     state.copy_(new)
@@ -116,10 +120,11 @@ def gated_delta_bwd(
     dt_bias: Tensor,
     positions: Tensor | None,
     states: Tensor,
+    most: float,
 ) -> list[Tensor]:
     """Return the gradients of q, k, v, b, a, A_log, dt_bias and the initial state."""
     dtype, groups = promote(q.dtype), q.shape[2]
-    tensors = _prepared(q, k, v, b, a, A_log, dt_bias, dtype)
+    tensors = _prepared(q, k, v, b, a, A_log, dt_bias, most, dtype)
     grad_state = torch.zeros_like(states[:, 0]) if grad_final is None else grad_final.to(dtype)
     grad = grad_y.transpose(1, 2).to(dtype)
     dq, dk, dv, dg, db, grad_initial = chunks.backward(grad, grad_state, *tensors, _starts(positions), states, CHUNK)
@@ -131,7 +136,7 @@ def gated_delta_bwd(
         _unit_backward(dq, q, groups, q.shape[3] ** -0.5, dtype),
         _unit_backward(dk, k, groups, 1.0, dtype),
         dv.transpose(1, 2).to(v.dtype).contiguous(),
-        (db.transpose(1, 2) * share * (1 - share)).to(b.dtype),
+        (db.transpose(1, 2) * most * share * (1 - share)).to(b.dtype),
         grad_raw.to(a.dtype),
         (dg * F.softplus(raw) * rate).sum((0, 1)).to(A_log.dtype),
         grad_raw.sum((0, 1)).to(dt_bias.dtype),
@@ -140,7 +145,15 @@ def gated_delta_bwd(
 
 
 def _prepared(
-    q: Tensor, k: Tensor, v: Tensor, b: Tensor, a: Tensor, A_log: Tensor, dt_bias: Tensor, dtype: torch.dtype
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    b: Tensor,
+    a: Tensor,
+    A_log: Tensor,
+    dt_bias: Tensor,
+    most: float,
+    dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """q, k, v `[B, H, T, .]`, log decays and shares `[B, H, T]`."""
     repeats = v.shape[2] // q.shape[2]
@@ -148,7 +161,8 @@ def _prepared(
     heads = (x.repeat_interleave(repeats, 2) if repeats > 1 else x for x in (unit_q, _unit(k.to(dtype))))
     decay = -A_log.to(dtype).exp() * F.softplus(a.to(dtype) + dt_bias.to(dtype))
     unit_q, unit_k = (x.transpose(1, 2) for x in heads)
-    return unit_q, unit_k, v.to(dtype).transpose(1, 2), decay.transpose(1, 2), b.to(dtype).sigmoid().transpose(1, 2)
+    share = most * b.to(dtype).sigmoid()
+    return unit_q, unit_k, v.to(dtype).transpose(1, 2), decay.transpose(1, 2), share.transpose(1, 2)
 
 
 def _unit(x: Tensor) -> Tensor:
@@ -186,12 +200,12 @@ def _(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> Tensor:
 
 @gated_delta_bwd.register_fake
 def _(grad_y: Tensor, grad_final: Tensor | None, *saved: Any) -> list[Tensor]:
-    *inputs, _positions, states = saved
+    *inputs, _positions, states, _most = saved
     return [*(one.new_empty(one.shape) for one in inputs), states.new_empty(states[:, 0].shape)]
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    *saved, initial = inputs
+    *saved, initial, ctx.most = inputs
     ctx.save_for_backward(*saved, output[2])
     ctx.has_initial = initial is not None
     ctx.set_materialize_grads(False)
@@ -201,8 +215,8 @@ def _backward(ctx: Any, grad_y: Tensor | None, grad_final: Tensor | None, _: Non
     saved = ctx.saved_tensors
     if grad_y is None:
         grad_y = torch.zeros_like(saved[2])
-    *grads, grad_initial = gated_delta_bwd(grad_y, grad_final, *saved)
-    return (*grads, None, grad_initial if ctx.has_initial else None)
+    *grads, grad_initial = gated_delta_bwd(grad_y, grad_final, *saved, ctx.most)
+    return (*grads, None, grad_initial if ctx.has_initial else None, None)
 
 
 gated_delta_fwd.register_autograd(_backward, setup_context=_setup_context)
