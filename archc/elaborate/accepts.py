@@ -62,6 +62,7 @@ def value_words(infos: Iterable[FieldInfo]) -> list[str]:
 def expected(info: FieldInfo) -> str:
     """What to write for a field, as the help of a diagnostic."""
     names = {int: "a whole number", Fraction: "a number", bool: "true or false", tuple[str, ...]: "a list of names"}
+    names[tuple[int, ...]] = "a list of whole numbers"
     options = [names[t] for t in accepts(info) if t in names]
     options += [f"`{choice}`" for choice in choices(info)]
     options += [f"`{word}`" for word in value_words([info]) if word not in choices(info)]

@@ -36,7 +36,7 @@ class Elaborator:
         self._models()
         self._names()
         settings = self.reader.read()
-        for problem in settings.residual.problems() if settings else ():
+        for problem in settings.problems() if settings else ():
             at, *others = (self.reader.span_of(path) for path in problem.fields)
             labels = [Label(span) for span in others if span is not None]
             self.report.add(error(problem.code, problem.message, at or self.end, "", *labels, help=problem.help))

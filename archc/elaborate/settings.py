@@ -14,7 +14,7 @@ from archc.layers.parts import RMS
 
 @dataclass(frozen=True, kw_only=True)
 class Adaptive(Part, keyword="adaptive"):
-    """Rare words have narrower vectors and share clusters of the softmax (arXiv:1809.10853): `adaptive([2000, 8000])`."""
+    """Rare words with narrower vectors, in clusters of the softmax (arXiv:1809.10853): `adaptive([2000, 8000])`."""
 
     cutoffs: tuple[int, ...] = field(
         metadata={"doc": "where the sorted vocabulary is cut", "example": "[20000, 40000]"}

@@ -49,6 +49,8 @@ class Converter:
             if named is not None:
                 return named
         if isinstance(value, ListExpr):
+            if tuple[int, ...] in accepted:
+                return Bound(tuple(self._list_integer(info, item) for item in value.items), value.span)
             if tuple[str, ...] not in accepted:
                 raise DiagnosticError(_wrong(info, "a list", value.span))
             return Bound(tuple(_list_word(info, item) for item in value.items), value.span)
@@ -102,6 +104,11 @@ class Converter:
         if info.metadata.get("tokens") and isinstance(value, Number) and value.unit in BINARY_UNITS:
             self.warn(_decimal_unit(info, value, int(number)))
         return int(number)
+
+    def _list_integer(self, info: FieldInfo, item: Range) -> int:
+        if item.stop is not None:
+            raise DiagnosticError(error("wrong-value", f"`{info.name}` takes a list of whole numbers", item.span))
+        return self._integer(info, item.start)
 
     def _fraction(self, info: FieldInfo, value: Expr) -> Fraction:
         number = evaluate(value, self.lookup)

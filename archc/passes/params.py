@@ -31,7 +31,7 @@ class Tensor:
     active_share: Fraction
     decay: bool
     keep_fp32: bool
-    of_vocab: bool  # one row for each entry of the vocabulary
+    of_vocab: bool  # one row for each entry of the vocabulary, or of a cluster of it
     cut: bool = True  # by tensor parallelism; not norms of the stream, nor what chooses experts
 
     @property
@@ -153,6 +153,6 @@ def _tensor(weight: Weight, prefix: str, times: int, vocab: Axis, cut: bool) -> 
         active_share=weight.active,
         decay=weight.decay,
         keep_fp32=weight.keep_fp32,
-        of_vocab=vocab in weight.axes,
+        of_vocab=any(axis.name == vocab.name for axis in weight.axes),
         cut=cut,
     )

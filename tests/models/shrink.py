@@ -34,7 +34,9 @@ SIZES = {
     "n_groups": 2,
     "chunk": 4,
     "rank": 2,
+    "div": 2,
 }
+CUTOFFS = (7, 13, 22)  # of a vocabulary of 31
 MIN_D_MODEL = 16
 MAX_KV_HEADS = 2
 MAX_HEADS = 8
@@ -83,6 +85,10 @@ class Shrinker:
         match node:
             case tree.Repeat():
                 return replace(node, count=self.repeats(node.count))
+            case tree.Arg(name=None | tree.Ident(name="cutoffs"), value=tree.ListExpr()) if _of_numbers(node.value):
+                cuts = zip(node.value.items, CUTOFFS, strict=False)
+                items = tuple(replace(item, start=number(cut)) for item, cut in cuts)
+                return replace(node, value=replace(node.value, items=items))
             case tree.TopK():
                 n = min(node.n, MAX_EXPERTS)
                 return replace(node, k=min(node.k, n), n=n)
@@ -140,6 +146,10 @@ class Shrinker:
             small = {"n_heads": counts["n_heads"] // groups * few, "n_kv_heads": few}
         self.head_counts.append(small["n_heads"])
         return small
+
+
+def _of_numbers(value: tree.ListExpr) -> bool:
+    return all(isinstance(item.start, tree.Number) for item in value.items)
 
 
 def periods(node: Any) -> list[int]:

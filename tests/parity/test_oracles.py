@@ -12,7 +12,9 @@ import pytest
 
 from tests.models.cases import SHRUNK
 from tests.models.packages import Workshop
+from tests.oracles.linear_transformer import linear_transformer
 from tests.oracles.mamba2attn import mamba2attn
+from tests.oracles.s4 import s4_lm
 from tests.oracles.samba import samba
 
 torch = pytest.importorskip("torch")
@@ -21,7 +23,9 @@ Tensor = torch.Tensor
 B, T = 2, 9
 EXACT = 1e-9  # float64, relative to the largest number: other orders of a few hundred sums
 ORACLES: dict[str, Callable[..., Tensor]] = {
+    "linear_transformer_wt103": partial(linear_transformer, n_layers=2, n_heads=8, cutoffs=(7, 13, 22), eps=4e-5),
     "mamba2attn_2_7b": partial(mamba2attn, d_head=4, rotated=2),
+    "s4_wt103": partial(s4_lm, n_layers=2, cutoffs=(7, 13, 22)),
     "samba_1_3b": partial(samba, n_layers=4, d_head=4, window=5),
     "samba_1_7b": partial(samba, n_layers=4, d_head=4, window=5),
 }
