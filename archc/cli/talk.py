@@ -15,6 +15,16 @@ BUDGET_EXCEEDED = 3
 WOULD_OVERWRITE = 4
 INTERNAL = 70
 
+# What an exit status says, for everyone who documents it.
+STATUSES = {
+    FINE: "done; warnings may have been printed",
+    DIAGNOSTICS: "diagnostics: something is wrong with a spec or a file, or `fmt --check` would change one",
+    USAGE: "the command line itself is wrong",
+    BUDGET_EXCEEDED: "a figure is above what the command line allows",
+    WOULD_OVERWRITE: "a file that a person edited is in the way; nothing was written",
+    INTERNAL: "a mistake of archc",
+}
+
 PLAIN_WIDTH = 120  # columns of a report that no terminal limits
 
 
