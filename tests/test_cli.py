@@ -353,3 +353,95 @@ def test_names_stay_in_the_folder(tmp_path: Path, name: str) -> None:
     assert outside.exists()
     with pytest.raises(ValueError, match="name of a file"):
         write_package(package, {name: ""}, force=False)
+
+
+# --- devices ---------------------------------------------------------------------------------------
+
+
+def test_a_budget_that_is_exceeded_is_an_exit_code(archc: Run) -> None:
+    assert archc("analyze", JAMBA, "--gpu", "h100", "--mode", "decode").status == 0
+    assert archc("analyze", JAMBA, "--gpu", "h100", "--mode", "decode", "--fit").status == 3
+    assert archc("analyze", JAMBA, "--gpu", "h200", "--mode", "decode", "--fit").status == 0
+    assert archc("analyze", JAMBA, "--mode", "decode", "--max-memory", "80GiB").status == 3
+    assert archc("analyze", JAMBA, "--mode", "decode", "--max-memory", "80GiB", "--weight-dtype", "int8").status == 0
+    document = json.loads(archc("analyze", JAMBA, "--max-memory", "1GiB", "--json").out)
+    assert [phase["fits"] for phase in document["sizing"]["phases"]] == [False] * 3
+
+
+def test_a_plan_a_device_and_every_view(archc: Run) -> None:
+    plan = ("--gpu", "h100", "--tp", "8", "--fsdp", "32", "--ep", "16", "--recompute", "full", "--optimizer", "muon")
+    text = archc("analyze", JAMBA, *plan, "--ops", "--curve", "--context", "8Ki").out
+    for said in (
+        "of 256: tp 8, ep 16, fsdp 32",
+        "largest batch at 8,192",
+        "expert_linear",
+        "KV cache",
+        "loss, backward",
+    ):
+        assert said in text
+    document = json.loads(archc("analyze", JAMBA, *plan, "--ops", "--curve", "--format", "json").out)
+    assert document["sizing"]["plan"]["devices"] == 256
+    assert [phase["phase"] for phase in document["sizing"]["phases"]] == ["train", "prefill", "decode"]
+    for phase in document["sizing"]["phases"]:
+        assert phase["peak_bytes"] == max(moment["bytes"] for moment in phase["moments"])
+        assert phase["bounds"][-1]["name"] == "total"
+        assert phase["ops"]
+    assert document["sizing"]["curve"]
+    assert json.loads(archc("analyze", JAMBA, "--json").out)["sizing"] is None
+    markdown = archc("analyze", JAMBA, *plan, "--format", "md").out
+    assert "| peak |" in markdown
+    assert all(line == line.rstrip() for line in markdown.splitlines())
+
+
+def test_a_device_by_its_numbers(archc: Run) -> None:
+    numbers = ("--gpu-mem", "80GiB", "--bw", "3.35TB", "--flops", "989T")
+    document = json.loads(archc("analyze", TINY, *numbers, "--json").out)["sizing"]
+    assert document["device"]["bandwidth_bytes_per_second"] == 3_350_000_000_000
+    assert document["capacity_bytes"] == 80 * 2**30
+    both = json.loads(archc("analyze", TINY, "--gpu", "h100", "--gpu-mem", "40GiB", "--json").out)["sizing"]
+    assert (both["device"]["memory_bytes"], both["device"]["name"]) == (40 * 2**30, "h100")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--gpu", "h10"), "did you mean"),
+        (("--gpu-mem", "80GiB"), "--bw and --flops"),
+        (("--gpu-mem", "much"), "is not a size"),
+        (("--fit",), "fit what"),
+        (("--pp", "64"), "cannot make 64 stages"),
+        (("--tp", "4", "--ep", "3"), "does not divide"),
+        (("--tp", "0"), "Invalid value for '--tp'"),
+        (("--optimizer", "lion"), "adamw"),
+    ],
+)
+def test_wrong_devices_and_plans_are_usage(archc: Run, arguments: tuple[str, ...], said: str) -> None:
+    ran = archc("analyze", JAMBA, *arguments)
+    assert (ran.status, ran.out) == (2, "")
+    assert said in " ".join(ran.err.replace("│", " ").split())
+
+
+def test_lint_is_asked_for(archc: Run) -> None:
+    samba = str(ROOT / "specs" / "samba_1_7b.arch")
+    assert archc("check", samba).out.endswith(": fine\n")
+    ran = archc("check", "--lint", samba)
+    assert (ran.status, "warning[uneven-tiles]" in ran.err) == (0, True)
+    assert "warning[uneven-plan]" in archc("analyze", JAMBA, "--tp", "16", "--ep", "12", "--fsdp", "3").err
+    assert archc("analyze", samba).err == ""
+
+
+def test_conventions_are_named(archc: Run) -> None:
+    llama = str(ROOT / "specs" / "llama_2_7b.arch")
+    flops = json.loads(archc("analyze", llama, "--convention", "megatron", "--json").out)["flops"]
+    assert (flops["convention"], flops["training_per_token"]) == ("megatron", 175_569_673_125_888 // 4096)
+    assert "training, palm, per token" in archc("analyze", llama, "--convention", "palm").out
+
+
+def test_figures_are_explained_and_specs_compared(archc: Run) -> None:
+    assert "total 4,294,967,296 B (4 GiB)" in archc("explain", "kv", JAMBA).out
+    assert archc("explain", "kv").status == 2
+    assert "did you mean `params`?" in archc("explain", "parms", JAMBA).err
+    ran = archc("diff", JAMBA, TINY, "--gpu", "h100")
+    assert (ran.status, "active parameters" in ran.out) == (0, True)
+    assert archc("diff", JAMBA).status == 2
+    assert "no difference" in archc("diff", JAMBA, JAMBA).out

@@ -29,6 +29,11 @@ from archc.diagnostics import (
 from archc.diagnostics.findings import distance
 from archc.grammar.parse import parse
 from archc.grammar.sources import MAX_SOURCE
+from archc.linting import lint
+from archc.passes.accelerators import ACCELERATORS
+from archc.passes.plan import Plan
+from archc.passes.workload import DEFAULT_CONTEXT, Workload
+from archc.report.sizing import Request
 
 ROOT = Path(__file__).parents[1]
 ERRORS = ROOT / "tests" / "errors"
@@ -54,6 +59,16 @@ OF_COMMANDS = {
 LONG_INPUTS = {"source-too-large": "mamba " * (MAX_SOURCE // 6 + 1)}
 ABRIDGED_PAGES = {"expression-too-long", "nesting-too-deep", "not-text", "source-too-large"}
 
+# What is legal and yet unwise is said of a plan and a device.
+LINTED: dict[str, Request] = {
+    "int32-offsets": Request(()),
+    "no-positions": Request(()),
+    "tile-too-large": Request((), device=ACCELERATORS["a100"]),
+    "uneven-plan": Request((), Plan(tp=8, ep=6, fsdp=3, pp=3)),
+    "uneven-tiles": Request(()),
+    "unpadded-vocab": Request(()),
+}
+
 PAGE = re.compile(
     r"# (?P<code>[a-z0-9]+(-[a-z0-9]+)*)\n\n(?P<text>.+?)\n\n"
     r"Wrong:\n\n```(?P<language>arch|console)\n(?P<wrong>.+?)\n```\n\nRight:\n\n```(arch|console)\n(?P<right>.+?)\n```\n",
@@ -63,9 +78,12 @@ PAGE = re.compile(
 
 def findings(source: Source) -> tuple[Diagnostic, ...]:
     try:
-        return load(source).warnings
+        model = load(source)
     except DiagnosticError as found:
         return found.diagnostics
+    request = LINTED.get(Path(source.name).stem)
+    workload = Workload(model.graph.settings.context or DEFAULT_CONTEXT)
+    return (*model.warnings, *(lint(model, workload, request) if request else ()))
 
 
 def syntax_codes(text: str) -> set[str]:

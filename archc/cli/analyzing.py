@@ -10,12 +10,13 @@ from archc import compiler
 from archc.cli import talk
 from archc.cli import workloads as ask
 from archc.cli.arguments import Expression, Settings, Spec, load, source
-from archc.cli.talk import BUDGET_EXCEEDED, say, show
+from archc.cli.talk import BUDGET_EXCEEDED, say, show, tell
 from archc.passes.plan import Training
 
 Json = Annotated[bool, typer.Option("--json", help="As JSON; `archc schema` describes it.")]
 Format = Annotated[Literal["text", "md", "json"], typer.Option("--format", help="How to write the report.")]
 Ops = Annotated[bool, typer.Option("--ops", help="A row for every op, too.")]
+Verify = Annotated[bool, typer.Option("--verify", help="Build it, measure it and compare; needs torch.")]
 Curve = Annotated[bool, typer.Option("--curve", help="Memory over the context, drawn.")]
 
 
@@ -52,6 +53,7 @@ def analyze(
     ep: ask.Ep = 1,
     dp: ask.Dp = 1,
     fsdp: ask.Fsdp = 1,
+    verify: Verify = False,
 ) -> None:
     """Exact budgets of a spec: parameters, caches, FLOPs; with a device, a plan or a mode also memory and time."""
     device = ask.device(gpu, gpu_memory, bandwidth, rate)
@@ -59,14 +61,19 @@ def analyze(
         raise typer.BadParameter("fit what? give --gpu NAME or --gpu-mem SIZE", param_hint="--fit")
     model = load(source(spec, expression), settings)
     workload = ask.workload(model, context, batch, dtype, weight_dtype, kv_dtype, state_dtype)
-    analysis = compiler.analyse(model, workload, convention)
     training = Training(optimizer, grad_dtype, master_dtype, recompute, accumulation)
     plan = ask.plan(tp, pp, cp, ep, dp, fsdp, model.n_layers)
     request = ask.request(mode, plan, training, device, max_memory, ops=ops, curve=curve)
-    sizing = None
-    if request is not None:
-        from archc.sizing import size  # not every report needs it
+    if verify:
+        from archc.cli.verifying import verify as verified  # builds, and asks another process
 
+        raise typer.Exit(verified(model, workload, request, training, as_json=as_json or form == "json"))
+    analysis, sizing = compiler.analyse(model, workload, convention), None
+    if request is not None:
+        from archc.linting import lint  # not every report needs these
+        from archc.sizing import size
+
+        tell(lint(model, workload, request))
         sizing = size(model, workload, request)
     if as_json or form == "json":
         from archc.report.document import to_json as document  # pydantic takes longer than all the rest

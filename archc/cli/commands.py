@@ -34,12 +34,19 @@ app.command()(analyze)
 
 
 @app.command()
-def check(specs: Specs = None, expression: Expression = None, settings: Settings = None, as_json: Json = False) -> None:
+def check(
+    specs: Specs = None,
+    expression: Expression = None,
+    settings: Settings = None,
+    as_json: Json = False,
+    lint: Annotated[bool, typer.Option("--lint", help="Say what is legal and yet unwise, too.")] = False,
+) -> None:
     """Find every mistake in specs, and write nothing."""
     findings: list[Diagnostic] = []
     for spec in named(specs, expression):
         try:
-            found = compiler.load(spec(), settings or ()).warnings
+            model = compiler.load(spec(), settings or ())
+            found = (*model.warnings, *(_lint(model) if lint else ()))
         except DiagnosticError as failure:
             found = failure.diagnostics
         findings += found
@@ -104,3 +111,12 @@ app.command()(explain)
 app.command()(build)
 app.command(name="import", context_settings=MEGATRON)(import_model)
 app.command(name="export")(export_model)
+
+
+def _lint(model: compiler.Model) -> tuple[Diagnostic, ...]:
+    """On one device of any kind, at the spec's own context."""
+    from archc.linting import lint  # not every check needs it
+    from archc.passes.workload import DEFAULT_CONTEXT, Workload
+    from archc.report.sizing import Request
+
+    return lint(model, Workload(model.graph.settings.context or DEFAULT_CONTEXT), Request(()))

@@ -2,7 +2,7 @@
 
 Rates are peaks without sparsity; products of fp8, bf16 and tf32 run on tensor cores and add up in fp32, `vector` is
 what everything else runs on. `memory` is what a driver reports as the device's total, which is a little less than the
-nominal size. `cache` is the last level on the chip: bytes that a kernel may read without the memory's help.
+nominal size. `cache` is the last level on the chip, `shared` what one block of threads may have of shared memory.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from archc.passes.workload import Dtype
 
-MIB = 2**20
+KIB, MIB = 2**10, 2**20
 GB = 10**9
 TERA = 10**12
 
@@ -27,6 +27,7 @@ class Accelerator:
     tensor: Mapping[Dtype, int]
     vector: int
     cache: int = 0
+    shared: int = 0
     source: str = "the command line"
 
     def rate(self, dtype: Dtype, *, matmul: bool) -> int:
@@ -50,6 +51,7 @@ TABLE = (
         _of(0, 312_000, 156_000),
         19_500 * GB,
         40 * MIB,
+        163 * KIB,
         f"{NVIDIA}/a100/ (SXM, 80 GB)",
     ),
     Accelerator(
@@ -59,6 +61,7 @@ TABLE = (
         _of(0, 312_000, 156_000),
         19_500 * GB,
         40 * MIB,
+        163 * KIB,
         "https://images.nvidia.com/aem-dam/en-zz/Solutions/data-center/nvidia-ampere-architecture-whitepaper.pdf",
     ),
     Accelerator(
@@ -68,6 +71,7 @@ TABLE = (
         _of(1_978_900, 989_400, 494_700),
         66_900 * GB,
         50 * MIB,
+        227 * KIB,
         "https://resources.nvidia.com/en-us-tensor-core/gtc22-whitepaper-hopper (SXM5)",
     ),
     Accelerator(
@@ -77,6 +81,7 @@ TABLE = (
         _of(1_513_000, 756_000, 378_000),
         51_200 * GB,
         50 * MIB,
+        227 * KIB,
         "https://resources.nvidia.com/en-us-tensor-core/gtc22-whitepaper-hopper (PCIe)",
     ),
     Accelerator(
@@ -86,6 +91,7 @@ TABLE = (
         _of(1_978_900, 989_400, 494_700),
         66_900 * GB,
         50 * MIB,
+        227 * KIB,
         f"{NVIDIA}/h200/ (SXM)",
     ),
     Accelerator(
@@ -95,6 +101,7 @@ TABLE = (
         _of(4_500_000, 2_250_000, 1_100_000),
         80_000 * GB,
         126 * MIB,
+        227 * KIB,
         "https://resources.nvidia.com/en-us-blackwell-architecture (HGX)",
     ),
     Accelerator(
@@ -104,6 +111,7 @@ TABLE = (
         _of(733_000, 362_050, 183_000),
         91_600 * GB,
         96 * MIB,
+        99 * KIB,
         f"{NVIDIA}/l40s/",
     ),
     Accelerator(
@@ -113,6 +121,7 @@ TABLE = (
         _of(242_500, 121_000, 60_000),
         30_300 * GB,
         48 * MIB,
+        99 * KIB,
         f"{NVIDIA}/l4/",
     ),
     Accelerator(
@@ -122,6 +131,7 @@ TABLE = (
         _of(330_300, 165_200, 82_600),
         82_600 * GB,
         72 * MIB,
+        99 * KIB,
         "https://images.nvidia.com/aem-dam/Solutions/geforce/ada/nvidia-ada-gpu-architecture.pdf",
     ),
     Accelerator(
@@ -131,6 +141,7 @@ TABLE = (
         _of(2_614_900, 1_307_400, 653_700),
         163_400 * GB,
         256 * MIB,
+        64 * KIB,
         "https://www.amd.com/en/products/accelerators/instinct/mi300/mi300x.html",
     ),
 )
