@@ -112,7 +112,7 @@ class AdaptiveHead(Adaptive):
         return (Result((*inputs[0].axes[:-1], self.vocab)),)
 
     def weights(self) -> tuple[Weight, ...]:
-        zeros, clusters = Init("zeros_"), Axis("n_clusters", add(len(self.cutoffs)))
+        zeros, clusters = Init("zeros_"), constant_axis("vocab clusters", len(self.cutoffs))
         own = (
             Weight(f"{HEAD}.clusters", (clusters, self.d_model), _normal(self.d_model)),
             Weight(f"{HEAD}.cluster_bias", (clusters,), zeros, decay=False),
