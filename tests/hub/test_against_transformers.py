@@ -105,7 +105,9 @@ def test_an_empty_file_is_the_default_model(name: str) -> None:
     ours = hub.export_config(elaborate(parse(Source("spec", hub.spec_text({"model_type": name}))))[0], name)
     theirs = config_class(name)()
     for key, value in ours.items():
-        if getattr(theirs, key, None) is None:  # worked out when the model is made
+        if key == "pad_token_id":
+            assert name == "phi3", "transformers assumes one"
+        elif getattr(theirs, key, None) is None:  # worked out when the model is made
             assert key in {"architectures", "head_dim", "sliding_window"}
         else:
             assert getattr(theirs, key) == value, key
