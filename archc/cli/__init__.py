@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 
+from archc.cli import talk
 from archc.cli.talk import DIAGNOSTICS, INTERNAL, WOULD_OVERWRITE, internal_error, tell
 from archc.diagnostics import Diagnostic, DiagnosticError
 
@@ -15,7 +16,11 @@ def main() -> None:
 
     0 fine, 1 diagnostics, 2 usage, 3 a budget exceeded, 4 would overwrite, 70 a mistake of archc.
     """
-    sys.exit(_status())
+    talk.begin()
+    status = _status()
+    with contextlib.suppress(BrokenPipeError):
+        talk.end()
+    sys.exit(status)
 
 
 def _status() -> int:

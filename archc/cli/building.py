@@ -9,7 +9,8 @@ import typer
 
 from archc import compiler
 from archc.cli.arguments import Expression, Settings, Spec, load, source
-from archc.cli.talk import DIAGNOSTICS, say, tell
+from archc.cli.checking import Format
+from archc.cli.talk import DIAGNOSTICS, say, tell, write_as
 from archc.diagnostics import Diagnostic
 
 
@@ -22,8 +23,10 @@ def build(
     merge: Annotated[bool, typer.Option("--merge", help="Merge what changed into edited files, with git.")] = False,
     print_after: Annotated[str | None, typer.Option(metavar="PASS", help="Print the IR after a pass.")] = None,
     fuse: Annotated[bool, typer.Option("--fuse/--no-fuse", help="Fuse ops, or keep them as in the spec.")] = True,
+    form: Format = None,
 ) -> None:
     """Write the package of a spec: PyTorch and Triton, without archc."""
+    write_as(form)
     if out is None and print_after is None:
         raise typer.BadParameter("where to? give -o DIR", param_hint="-o")
     if force and merge:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
+from typing import ClassVar, Literal, get_args
 
 from archc.diagnostics import Diagnostic, render
 
@@ -27,13 +28,60 @@ STATUSES = {
 
 PLAIN_WIDTH = 120  # columns of a report that no terminal limits
 
+Form = Literal["text", "json", "sarif", "github"]
+FORM_VARIABLE = "ARCHC_FORMAT"  # how diagnostics are written, for every command
+
+
+class _Told:
+    """The diagnostics of this run, where they are written as one document."""
+
+    form: Form = "text"
+    are_results = False
+    findings: ClassVar[list[Diagnostic]] = []
+
+
+def begin() -> None:
+    """Forget what an earlier run in this process was told, and write diagnostics as the environment says."""
+    said = os.environ.get(FORM_VARIABLE, "text")
+    _Told.form = next((form for form in get_args(Form) if form == said), "text")
+    _Told.are_results, _Told.findings = False, []
+
+
+def write_as(form: Form | None, *, results: bool = False) -> bool:
+    """Write diagnostics as `form`, if given; on standard output, if they are the results. Whether that is text."""
+    _Told.form = form or _Told.form
+    _Told.are_results = results
+    return _Told.form == "text"
+
 
 def tell(diagnostics: Iterable[Diagnostic]) -> None:
-    """Every diagnostic, with an empty line between two."""
+    """Every diagnostic, with an empty line between two; as a document, all of them when the run ends."""
+    if _Told.form != "text":
+        _Told.findings += diagnostics
+        return
     colour = _coloured()
     texts = [render(diagnostic, colour=colour) for diagnostic in diagnostics]
     if texts:
         print("\n\n".join(texts), file=sys.stderr)
+
+
+def end() -> None:
+    """Write the document of all diagnostics, if there is to be one."""
+    if _Told.form == "text":
+        return
+    from archc.diagnostics.formats import as_github, as_json, as_sarif  # few runs want them
+
+    found = _Told.findings
+    match _Told.form:
+        case "json":
+            text = as_json(found)
+        case "sarif":
+            text = as_sarif(found, version())
+        case _:
+            text = as_github(found)
+    if text:
+        print(text, file=sys.stdout if _Told.are_results else sys.stderr)
+        sys.stdout.flush()
 
 
 def internal_error(failure: BaseException) -> Diagnostic:
