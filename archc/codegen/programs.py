@@ -133,7 +133,7 @@ class Program:
                 continue
             targets = self._targets(i, outputs)
             if code.startswith(MODULES):
-                self.untyped.add(targets)
+                self.untyped.update(NAME.findall(targets))
             lines.append(statement(f"{targets} = {code}", BODY, self._shapes(outputs)))
         results = ", ".join(map(self.operand, self.part.outputs))
         return (*lines, statement(f"{target} = {results}" if target else f"return {results}", BODY))

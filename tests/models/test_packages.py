@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 # Between them every template and option of model.py, and every file of the runtime.
 TYPED = {path.stem: path.read_text(encoding="utf-8") for path in SPECS if path.stem == "jamba_v0_1"}
-TYPED |= {name: SHRUNK[name] for name in ("mamba_130m", "mixtral_8x7b")}
+TYPED |= {name: SHRUNK[name] for name in ("mamba_130m", "mixtral_8x7b", "s4_wt103")}
 TYPED |= {name: KINDS[name] for name in ("sums_of_three", "single_operators", "mamba_two_shapes", "attention_biases")}
 
 # Authored names are words; these are what a printer would make up.
