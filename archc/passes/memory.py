@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from archc.ir.graph import Graph
-from archc.passes.grouping import HEAD
+from archc.passes.grouping import groups
 from archc.passes.holdings import cache_bytes, held_groups, total, units
 from archc.passes.params import Params
 from archc.passes.plan import Plan
@@ -54,13 +54,12 @@ def inference_memory(
     cut, unit = cut_evenly(graph.stack, plan.pp), units(params, workload, plan, None)
     tokens = 1 if decode else min(chunk, workload.context)
     bound = {**workload.sequences, "T": -(-tokens // plan.cp), "P": workload.context - tokens}
-    running = {layer: of_program(graph, layer.graph, bound, workload).forward for stage in cut for layer in stage}
-    ending = of_program(graph, graph.epilogue, bound, workload).forward
+    running = {g.name: of_program(graph, g.program, workload).forward(bound) for g in groups(graph) if g.nodes}
     found = []
     for i, stage in enumerate(cut):
         held = held_groups(graph, stage, first=i == 0, last=i == len(cut) - 1)
         kept, caches = total(unit, held), cache_bytes(graph, held, workload, plan)
-        most = max([running[layer] for layer in stage] + [ending] * held[HEAD])
+        most = max(n_bytes for name, n_bytes in running.items() if held[name])
         parts = nonzero(
             Amount("weights", kept.weights),
             *(Amount(name, caches[kind]) for kind, name in CACHES.items()),

@@ -71,8 +71,11 @@ class _Step:
         self.name = {layer: group.name for group in found if group.is_layer for layer in group.layers}
         self.times = {group.name: group.times for group in found}
         self.saved = {group.name: group.n_bytes for group in saved.groups}
-        layers = {layer for stage in self.cut for layer in stage}
-        self.sets = {layer: of_program(graph, layer.graph, workload.sequences, workload) for layer in layers}
+        sets = {g.name: of_program(graph, g.program, workload) for g in found if g.is_layer}
+        self.working = {
+            name: -(-(a.backward(workload.sequences) - a.weight_gradients) // plan.sequence_divisor)
+            for name, a in sets.items()
+        }
 
     def split(self, n_bytes: int) -> int:
         """Of one sequence's activations on a device."""
@@ -136,8 +139,7 @@ class _Step:
             layer = layer_at(stack, place)
             before = {x: n - until.get(x, 0) for x, n in first(stack, place).items()}
             behind = {x: n - before.get(x, 0) - (x is layer) for x, n in self.cut[number].items()}
-            sets = self.sets[layer]
-            working = self.split(sets.backward - sets.weight_gradients) + self.units[self.name[layer]].gradients
+            working = self.working[self.name[layer]] + self.units[self.name[layer]].gradients
             handed = self.saved_by({layer: 1}) if self.training.recompute != "none" else 0
             now = base + self.saved_by(before) + handed + working + self.gradients(behind) + behind_all
             worst[self.name[layer]] = max(worst.get(self.name[layer], 0), now)

@@ -7,8 +7,9 @@ the op that made it, saved storages until the op that reads them has run, and gr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from archc.ir.graph import Graph, Node, OpGraph
 from archc.ir.tape import Buffer, Tape
@@ -16,23 +17,6 @@ from archc.ir.values import Value, numel
 from archc.passes.workload import DTYPE_BYTES, Workload
 
 FP32 = DTYPE_BYTES["fp32"]
-
-
-@dataclass(frozen=True, slots=True)
-class WorkingSet:
-    """Most bytes at once in a program: `forward` without gradients, what it is handed included; `backward` with what
-    the program has saved and the gradients of its weights, which are `weight_gradients` at its end.
-    """
-
-    forward: int
-    backward: int
-    saved: int
-    weight_gradients: int
-
-
-def of_program(graph: Graph, program: OpGraph, bound: Mapping[str, int], workload: Workload) -> WorkingSet:
-    """Of a program of the lowered `graph` under bindings of B, T, P and context."""
-    return _Program(graph, program, bound, workload).result()
 
 
 def begin(graph: Graph, program: OpGraph, workload: Workload) -> Tape:
@@ -43,74 +27,96 @@ def begin(graph: Graph, program: OpGraph, workload: Workload) -> Tape:
     return tape
 
 
-class _Program:
-    def __init__(self, graph: Graph, program: OpGraph, bound: Mapping[str, int], workload: Workload) -> None:
-        self.program, self.bound, self.workload = program, bound, workload
-        self.tape = begin(graph, program, workload)
-        self.saved_by: list[list[Buffer]] = []  # by node: what no earlier node keeps as well
-        given = {buffer for value in program.inputs for buffer in self.tape.places(value)}
-        for node in program.nodes:
-            known = set(self.tape.kept)
-            node.op.retain(self.tape, node.inputs, node.outputs)
-            self.saved_by.append([buffer for buffer in self.tape.kept if buffer not in known | given])
+def of_program(graph: Graph, program: OpGraph, workload: Workload) -> WorkingSet:
+    """Of a program of the lowered `graph`, for any number of tokens; what depends on dtypes alone is found once."""
+    return _found(graph, program, replace(workload, context=1, batch=1))
 
-    def result(self) -> WorkingSet:
-        saved = sum(self.size(buffer) for new in self.saved_by for buffer in new)
-        gradients = sum(self.weight_gradients(node) for node in self.program.nodes)
-        return WorkingSet(self.forward(), self.backward(), saved, gradients)
 
-    def size(self, buffer: Buffer) -> int:
-        return buffer.n_bytes.at(self.bound)
+@dataclass(frozen=True, slots=True)
+class Step:
+    """An op's backward: gradients that come in and go out, what it frees; `weights` are bytes of gradients so far."""
 
-    def forward(self) -> int:
-        nodes = self.program.nodes
-        last: dict[Value, int] = dict.fromkeys(self.program.outputs, len(nodes))
-        for i, node in enumerate(nodes):
-            last |= {value: max(last.get(value, 0), i) for value in node.inputs}
-            for value in node.outputs:
-                if value.name:
-                    last[value] = max(last.get(value, 0), self.scope_end(value, i))
-        alive = {value: self.tape.places(value) for value in self.program.inputs}
-        most = 0
-        for i, node in enumerate(nodes):
-            alive |= {value: self.tape.places(value) for value in node.outputs}
-            most = max(most, sum(map(self.size, {buffer for buffers in alive.values() for buffer in buffers})))
-            for value in [value for value in alive if last.get(value, -1) <= i and value not in self.program.inputs]:
-                del alive[value]
-        return most
+    arriving: tuple[Value, ...]
+    fresh: tuple[Value, ...]
+    freed: tuple[Buffer, ...]
+    weights: int
+    passes_on: bool  # the gradient of a view lies where it came
 
-    def scope_end(self, value: Value, start: int) -> int:
-        """The node after which a variable is gone: where its name is given again, or its scope's last."""
-        nodes = self.program.nodes
-        scope = nodes[start].scope
-        end = start
-        for i in range(start + 1, len(nodes)):
-            if nodes[i].scope != scope and not nodes[i].scope.startswith(scope + "."):
-                continue
-            end = i
-            if nodes[i].scope == scope and any(other.name == value.name for other in nodes[i].outputs):
-                break
-        return end
 
-    def backward(self) -> int:
-        live = {value: self.gradient(value) for value in self.program.outputs}
-        kept = sum(self.size(buffer) for new in self.saved_by for buffer in new)
-        weights = most = 0
-        for node, freed in zip(reversed(self.program.nodes), reversed(self.saved_by), strict=True):
-            arriving = [live.pop(value, 0) for value in node.outputs]
-            fresh = {v: self.gradient(v) for v in node.inputs if v.type == "activation" and not self.tape.absent(v)}
-            weights += self.weight_gradients(node)
-            passed_on = node.op.is_view and len(node.outputs) == 1
-            during = sum(live.values()) + sum(fresh.values()) + (0 if passed_on else sum(arriving))
-            most = max(most, kept + weights + during)
-            kept -= sum(map(self.size, freed))
+@dataclass(frozen=True, slots=True, eq=False)
+class WorkingSet:
+    """What is alive when, in a program; the methods count its bytes under bindings of B, T, P and context."""
+
+    program: OpGraph
+    alive: tuple[frozenset[Buffer], ...]  # while each op runs forward without gradients
+    steps: tuple[Step, ...]  # last op first
+    widths: Mapping[Value, int]
+    weight_gradients: int
+
+    def forward(self, bound: Mapping[str, int]) -> int:
+        """Most bytes at once without gradients, what the program is handed included."""
+        sizes = {buffer: buffer.n_bytes.at(bound) for buffer in frozenset().union(*self.alive)}
+        return max(sum(sizes[buffer] for buffer in buffers) for buffers in self.alive)
+
+    def backward(self, bound: Mapping[str, int]) -> int:
+        """Most bytes at once of gradients, those of weights included, and of what the program itself has saved."""
+        gradient = {value: numel(value.axes).at(bound) * width for value, width in self.widths.items()}
+        freed = [sum(buffer.n_bytes.at(bound) for buffer in step.freed) for step in self.steps]
+        live = {value: gradient[value] for value in self.program.outputs}
+        kept, most = sum(freed), 0
+        for step, gone in zip(self.steps, freed, strict=True):
+            arriving = sum(live.pop(value, 0) for value in step.arriving)
+            fresh = {value: gradient[value] for value in step.fresh}
+            during = sum(live.values()) + sum(fresh.values()) + (0 if step.passes_on else arriving)
+            most = max(most, kept + step.weights + during)
+            kept -= gone
             live |= fresh
         return most
 
-    def gradient(self, value: Value) -> int:
-        each = self.tape.width(self.tape.wide(value))
-        return numel(value.axes).at(self.bound) * each
 
-    def weight_gradients(self, node: Node) -> int:
-        size = DTYPE_BYTES[self.workload.weights]
-        return sum(weight.numel * (max(size, FP32) if weight.keep_fp32 else size) for weight in node.op.weights())
+@lru_cache(maxsize=64)
+def _found(graph: Graph, program: OpGraph, workload: Workload) -> WorkingSet:
+    tape = begin(graph, program, workload)
+    known = {buffer for value in program.inputs for buffer in tape.places(value)}
+    saved_by: list[tuple[Buffer, ...]] = []  # by op: what no earlier one keeps as well
+    for node in program.nodes:
+        node.op.retain(tape, node.inputs, node.outputs)
+        saved_by.append(tuple(buffer for buffer in tape.kept if buffer not in known))
+        known.update(tape.kept)
+    steps, weights = [], 0
+    for node, freed in zip(reversed(program.nodes), reversed(saved_by), strict=True):
+        weights += _weight_gradients(node, workload)
+        fresh = tuple(value for value in node.inputs if value.type == "activation" and not tape.absent(value))
+        steps.append(Step(node.outputs, fresh, freed, weights, node.op.is_view and len(node.outputs) == 1))
+    values = {*program.outputs, *(value for step in steps for value in step.fresh)}
+    widths = {value: tape.width(tape.wide(value)) for value in values}
+    return WorkingSet(program, tuple(_alive(program, tape)), tuple(steps), widths, weights)
+
+
+def _weight_gradients(node: Node, workload: Workload) -> int:
+    size = DTYPE_BYTES[workload.weights]
+    return sum(weight.numel * (max(size, FP32) if weight.keep_fp32 else size) for weight in node.op.weights())
+
+
+def _alive(program: OpGraph, tape: Tape) -> Iterator[frozenset[Buffer]]:
+    last: dict[Value, int] = dict.fromkeys(program.outputs, len(program.nodes))
+    for i, node in enumerate(program.nodes):
+        last |= {value: max(last.get(value, 0), i) for value in node.inputs}
+        last |= {value: max(last.get(value, 0), _scope_end(program, value, i)) for value in node.outputs if value.name}
+    values = dict.fromkeys(program.inputs)
+    for i, node in enumerate(program.nodes):
+        values |= dict.fromkeys(node.outputs)
+        yield frozenset(buffer for value in values for buffer in tape.places(value))
+        values = {value: None for value in values if last.get(value, -1) > i or value in program.inputs}
+
+
+def _scope_end(program: OpGraph, value: Value, start: int) -> int:
+    """The op after which a variable is gone: where its name is given again, or its scope's last."""
+    scope, end = program.nodes[start].scope, start
+    for i in range(start + 1, len(program.nodes)):
+        node = program.nodes[i]
+        if node.scope == scope or node.scope.startswith(scope + "."):
+            end = i
+            if node.scope == scope and any(other.name == value.name for other in node.outputs):
+                break
+    return end
