@@ -48,6 +48,7 @@ OF_COMMANDS = {
     "not-json",
     "system-error",
     "unknown-code",
+    "unmeasured",
     "unreadable-file",
     "unsupported-config",
     "unsupported-model",

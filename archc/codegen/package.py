@@ -24,7 +24,7 @@ from archc.ir.graph import Graph
 from archc.ir.op import Kernel
 from archc.ir.text import meaning
 
-ALWAYS = ("train.py", "generate.py", "checkpoint.py", "hf.py", "cache.py", "precision.py", "saved.py")
+ALWAYS = ("train.py", "generate.py", "checkpoint.py", "hf.py", "cache.py", "precision.py", "measure.py")
 
 
 def build_package(graph: Graph, lowered: Graph, spec_text: str, name: str) -> dict[str, str]:
@@ -56,6 +56,8 @@ def _model_file(view: ModelView, names: Names, graph: Graph) -> str:
         (".recompute", "Recompute"),
         (".recompute", "layer_call"),
     }
+    if view.prefix:
+        imports.add((".prefix", "Prefix"))
     if any(c.cache for c in view.classes):
         imports.add(("typing", "NamedTuple"))
     return _render(

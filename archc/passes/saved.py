@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Literal
 
 from archc.ir.graph import Graph, Node, OpGraph, Repeat, Stack, Use, counts
 from archc.ir.size import Const, mul
@@ -25,9 +24,9 @@ from archc.ir.tape import Buffer, Tape
 from archc.ir.values import Value, numel
 from archc.ops.loss import CrossEntropy
 from archc.passes.grouping import EMBEDDING, HEAD, layer_label, sublayer_labels
+from archc.passes.plan import Recompute
 from archc.passes.workload import DTYPE_BYTES, Workload
 
-Recompute = Literal["none", "selective", "full"]
 LOSS = "loss"
 
 

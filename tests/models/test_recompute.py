@@ -11,8 +11,8 @@ from .packages import Package, Workshop
 
 torch = pytest.importorskip("torch")
 
-RANDOM = spec("jitter", "mlp none", "block x2 < moe(expert=swiglu(6), router=softmax(jitter=0.3), balance=0.1) top2/4 >")
-TEXTS = MODELS | {"jitter": RANDOM}
+RANDOM = "block x2 < moe(expert=swiglu(6), router=softmax(jitter=0.3), balance=0.1) top2/4 >"
+TEXTS = MODELS | {"jitter": spec("jitter", "mlp none", RANDOM)}
 
 
 @pytest.mark.parametrize("name", TEXTS)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import get_args
 
 import pytest
 
-from archc.ir.graph import Graph, unrolled
-from archc.passes.grouping import EMBEDDING, HEAD, layer_label, sublayer_labels
-from archc.passes.saved import LOSS, Recompute, saved
+from archc.compiler import load
+from archc.diagnostics import Source
+from archc.passes.pipeline import lower
+from archc.passes.plan import Recompute
+from archc.passes.saved import saved
 from archc.passes.workload import Dtype, Workload
+from archc.verifying import TORCH, by_group
 
-from .cases import KINDS, MODELS, spec
+from .cases import KINDS, MODELS, SWIGLU, spec
 from .packages import Workshop
 
 torch = pytest.importorskip("torch")
 
-TORCH = {"bf16": torch.bfloat16, "fp32": torch.float32}
 B, T = 2, 72  # the last chunk of every scan is a short one
 ROUTERS = {
     name: spec(name, "mlp none", f"block x2 < attn gqa(4,2), {layer} >")
@@ -31,25 +32,27 @@ ROUTERS = {
     }.items()
 }
 TEXTS = MODELS | ROUTERS
-CASES = [(name, True, dtype) for name in TEXTS for dtype in ("bf16", "fp32")]
+CASES = [(name, True, "bf16") for name in TEXTS] + [(name, True, "fp32") for name in ROUTERS | KINDS]
 CASES += [(name, False, "fp32") for name in KINDS]
 
 
 @pytest.mark.parametrize(("name", "fuse", "dtype"), CASES)
+def test_what_stays_alive_is_what_the_analysis_says(name: str, fuse: bool, dtype: Dtype, workshop: Workshop) -> None:
+    package, workload = workshop(TEXTS[name], fuse=fuse), Workload(context=T, batch=B, dtype=dtype)
+    measured = package.module("measure").sizes(B, T, getattr(torch, TORCH[dtype]))["saved_bytes"]
+    for recompute in get_args(Recompute):
+        analysed = saved(package.lowered, workload, recompute).groups
+        found = by_group(package.lowered, measured[recompute])
+        assert {group.name: group.n_bytes for group in analysed} == found, recompute
+
+
 @pytest.mark.parametrize("recompute", get_args(Recompute))
-def test_what_stays_alive_is_what_the_analysis_says(
-    name: str, fuse: bool, dtype: Dtype, recompute: Recompute, workshop: Workshop
-) -> None:
-    package = workshop(TEXTS[name], fuse=fuse)
-    measured = package.module("saved").on_meta(B, T, TORCH[dtype], recompute)
-    analysed = saved(package.lowered, Workload(context=T, batch=B, dtype=dtype), recompute)
-    assert {group.name: group.n_bytes for group in analysed.groups} == by_group(package.lowered, measured)
-
-
-def by_group(graph: Graph, measured: list[int]) -> dict[str, int]:
-    """The bytes of the embedding, each layer, the head and the loss, added up as reports group them."""
-    labels, found = sublayer_labels(graph), Counter[str]()
-    names = [EMBEDDING, *(layer_label(layer, labels) for layer in unrolled(graph.stack)), HEAD, LOSS]
-    for name, n_bytes in zip(names, measured, strict=True):
-        found[name] += n_bytes
-    return dict(found)
+def test_repeats_are_not_unrolled(recompute: Recompute) -> None:
+    """What one round more keeps is the same for every round behind the first two, however many there are."""
+    texts = [
+        spec("long", SWIGLU, f"block x{n} < mamba(d_state=4), attn gqa(4,2) rope > moe every 3 top1/2")
+        for n in (12, 24, 12 * 10**8)
+    ]
+    workload = Workload(context=T, batch=B)
+    small, more, many = (saved(lower(load(Source("long", text)).graph), workload, recompute).n_bytes for text in texts)
+    assert many - small == (more - small) * (10**8 - 1)

@@ -32,7 +32,7 @@ class Rotation(torch.autograd.Function):
         ctx.save_for_backward(positions)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (positions,) = ctx.saved_tensors
         return _turn(grad, positions, ctx.theta, ctx.dims, -1.0), None, None, None
 

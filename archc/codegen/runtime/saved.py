@@ -8,25 +8,25 @@ device nothing is allocated, and shapes are those of a GPU.
 import gc
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
+from torch.multiprocessing import reductions
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from .loss import cross_entropy
 from .model import Model
-from .precision import cast_
-from .recompute import Recompute
 
 
-class Created(TorchDispatchMode):
+_weak_reference: Any = reductions.StorageWeakRef  # torch leaves it untyped
+
+
+class Created(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Remembers every storage that an operation creates, by the stage in which it did."""
 
     def __init__(self, model: Model) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.stage = 0
-        self.found: dict[int, tuple[StorageWeakRef, int, int]] = {}  # by address: storage, bytes, stage
+        self.found: dict[int, tuple[Any, int, int]] = {}  # by address: storage, bytes, stage
         self.known = {_address(parameter) for parameter in model.parameters()}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -36,7 +36,7 @@ class Created(TorchDispatchMode):
             if isinstance(leaf, Tensor) and _address(leaf) not in taken | self.known:
                 storage = leaf.untyped_storage()
                 # A weak reference keeps the address from being used again.
-                self.found.setdefault(_address(leaf), (StorageWeakRef(storage), storage.nbytes(), self.stage))
+                self.found.setdefault(_address(leaf), (_weak_reference(storage), storage.nbytes(), self.stage))
         return out
 
     def alive(self, stages: int) -> list[int]:
@@ -78,14 +78,3 @@ def saved_activations(model: Model, tokens: Tensor, targets: Tensor) -> list[int
 
 def _address(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
-
-
-def on_meta(batch: int, length: int, dtype: torch.dtype, recompute: Recompute = "none") -> list[int]:
-    """`saved_activations` of this package's model in `dtype`, for `batch` sequences of `length` tokens."""
-    with torch.device("meta"):
-        model = Model()
-        tokens = torch.zeros(batch, length, dtype=torch.int64)
-        targets = torch.zeros_like(tokens)
-    cast_(model, dtype, model.keep_fp32())
-    model.recompute = recompute
-    return saved_activations(model, tokens, targets)

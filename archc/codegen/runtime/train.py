@@ -209,10 +209,10 @@ def _introduce(model: Model, corpus: data.Corpus, device: torch.device, dtype: t
 
 def _settings(options: Options, corpus: data.Corpus, dtype: torch.dtype) -> dict[str, object]:
     """What a checkpoint says about its run: everything that the next step depends on, and no paths."""
-    kept = ("steps", "batch", "grad_accumulation", "length", "lr", "warmup", "weight_decay", "clip", "seed", "recompute")
+    kept = ("steps", "batch", "grad_accumulation", "length", "lr", "warmup", "weight_decay", "clip", "seed")
     chosen = asdict(options)
     return {
-        **{key: chosen[key] for key in kept},
+        **{key: chosen[key] for key in (*kept, "recompute")},
         "dtype": str(dtype).removeprefix("torch."),
         "data": corpus.fingerprint(),
     }
