@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from archc.diagnostics import Diagnostic, DiagnosticError, Source, Span, error
@@ -95,6 +95,7 @@ def setting(text: str) -> Setting:
 
 def analyse(model: Model, workload: Workload, convention: Convention = "archc") -> Analysis:
     """Every table about a model under a workload: model FLOPs of what was said, kernel FLOPs of what would be built."""
+    workload = replace(workload, prefix=model.graph.settings.prefix)
     counted, operations = params(model.graph, workload), flops(model.graph, workload)
     return Analysis(
         outline=outline(model.graph),

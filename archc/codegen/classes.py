@@ -119,7 +119,7 @@ class Classes:
         weights = [weight for node in nodes for weight in node.op.weights()]
         constructor = [
             *self._module_lines(nodes),
-            *_parameter_lines(weights),
+            *parameter_lines(weights),
             *(f"{' ' * BODY}{line}" for line in made),
         ]
         if packs:
@@ -160,7 +160,7 @@ class Classes:
                 packs=tuple(_tuple(f'"{member}"' for member in group) for group in packs),
                 children=(),
                 declared=(),
-                constructor=(*self._module_lines(nodes), *_parameter_lines(weights), *made, *pack),
+                constructor=(*self._module_lines(nodes), *parameter_lines(weights), *made, *pack),
                 parameters=(),
                 result="",
                 body=(),
@@ -264,7 +264,7 @@ def _made(child: Part, view: ClassView) -> str:
     return f"{view.name}()" if shared is None else f"{shared.name}[{shared.copy}]"
 
 
-def _parameter_lines(weights: Iterable[Weight]) -> list[str]:
+def parameter_lines(weights: Iterable[Weight]) -> list[str]:
     """Weights that no submodule holds: parameters, and dictionaries of them."""
     lines, groups = [], set()
     for weight in weights:

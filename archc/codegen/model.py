@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from archc.codegen.classes import Classes, ClassView
+from archc.codegen.classes import Classes, ClassView, parameter_lines
 from archc.codegen.layout import statement
 from archc.codegen.programs import BODY, Names, Part, Program, annotation, parts
 from archc.ir.graph import Graph, Node, Stack, Use, counts, op_graphs
@@ -41,6 +41,7 @@ class ModelView:
     arguments: str
     shared: tuple[tuple[str, str, int], ...]  # name, class, copies
     stack_parameters: str
+    prefix: int
     end: tuple[str, ...]
     capacity: str
     layer_type: str
@@ -76,7 +77,7 @@ def model_view(graph: Graph, names: Names, doc: Iterable[str], spec_hash: str) -
         scaled_init=any(w.init.residual_out for g in op_graphs(graph) for n in g.nodes for w in n.op.weights()),
         no_decay=_suffixes(graph, lambda weight: not weight.decay),
         keep_fp32=_suffixes(graph, lambda weight: weight.keep_fp32),
-        constructor=tuple(_module_lines(first)) + tuple(_module_lines(last)),
+        constructor=(*_module_lines(first), *_module_lines(last), *parameter_lines(weights)),
         tied=settings.tied,
         initialise=(*initialise[:head], *loop, *initialise[head:]),
         start=(
@@ -87,6 +88,7 @@ def model_view(graph: Graph, names: Names, doc: Iterable[str], spec_hash: str) -
         pending=len(stream) > 1,
         arguments=", ".join([*carry, *graph.invariants]),
         shared=shared,
+        prefix=settings.prefix,
         stack_parameters=", ".join(f"{name}: list[{class_name}]" for name, class_name, _ in shared),
         end=_end(last, names, stream),
         capacity="context" if any(map(_unbounded, _states(graph))) else "None",

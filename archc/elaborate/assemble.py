@@ -20,6 +20,7 @@ from archc.ops.attention_kv import KV
 from archc.ops.ends import Embedding, TiedHead
 from archc.ops.linear import linear
 from archc.ops.pointwise import Scale, SoftCap, Upcast, add, concat
+from archc.ops.prefix import Prefix, WithoutPrefix, own_tokens
 
 FINAL_NORM = "norm"
 HEAD = "lm_head"
@@ -166,7 +167,8 @@ def scope_names(sublayers: Iterable[Sublayer]) -> list[list[str]]:
 def build_prologue(settings: ModelSettings, vocab: Axis, d_model: Axis) -> OpGraph:
     """Tokens to the residual stream."""
     b = Body(d_model)
-    tokens = b.call_it(Value((BATCH, TIME), type="index"), "tokens")
+    length = TIME if settings.prefix is None else own_tokens(settings.prefix)
+    tokens = b.call_it(Value((BATCH, length), type="index"), "tokens")
     adaptive = settings.embed.adaptive
     if adaptive is None or adaptive.div == 1:
         h = b.one(Embedding(vocab=vocab, d_model=d_model), tokens)
@@ -175,6 +177,8 @@ def build_prologue(settings: ModelSettings, vocab: Axis, d_model: Axis) -> OpGra
         h = b.one(op, tokens)
     if settings.embed.scale is not None:
         h = b.one(Scale(factor=float(settings.embed.scale)), h)
+    if settings.prefix is not None:
+        h = b.one(Prefix(size=constant_axis("prefix", settings.prefix), d_model=d_model), b.call_it(h, "h"))
     if settings.residual.dtype == "fp32":
         h = b.one(Upcast(), h)
     return b.finish((tokens,), (b.call_it(h, "h"),))[0]
@@ -185,8 +189,10 @@ def build_epilogue(settings: ModelSettings, vocab: Axis, d_model: Axis) -> OpGra
     b = Body(d_model)
     stream = b.call_it(Value((BATCH, TIME, d_model)), "h")
     h = stream
+    if settings.prefix is not None:
+        h = b.call_it(b.one(WithoutPrefix(size=settings.prefix), h), "h")
     if settings.residual.norm != "post":  # there the last sublayer ends in one
-        h = b.call_it(settings.norm.apply(b, FINAL_NORM, stream), "h")
+        h = b.call_it(settings.norm.apply(b, FINAL_NORM, h), "h")
     adaptive = settings.embed.adaptive
     if adaptive is not None:
         op = AdaptiveHead(vocab=vocab, d_model=d_model, cutoffs=adaptive.cutoffs, div=adaptive.div)

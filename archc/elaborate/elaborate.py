@@ -67,6 +67,7 @@ class Elaborator:
                 tied=settings.is_tied,
                 residual_fp32=settings.residual.dtype == "fp32",
                 n_residual_adds=adds,
+                prefix=settings.prefix or 0,
                 identity=settings,
             ),
             build_prologue(settings, vocab, d_model),

@@ -89,6 +89,9 @@ class ModelSettings(Part):
     vocab: int = field(metadata={"doc": "size of the vocabulary, padding included", "example": "vocab 32000"})
     d_model: int = field(metadata={"doc": "width of the residual stream", "example": "d_model 4096"})
     context: int | None = field(default=None, metadata={"doc": "longest context, in tokens", "tokens": True})
+    prefix: int | None = field(
+        default=None, metadata={"doc": "learned tokens in front of every document", "tokens": True}
+    )
     norm: Norm = field(default=RMS(), metadata={"doc": "norm of every sublayer and at the end"})
     mlp: ChannelMixer | None = field(
         metadata={"doc": "channel mixer of every layer that holds none", "example": "mlp swiglu(14336)"}

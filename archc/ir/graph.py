@@ -135,6 +135,7 @@ class Settings:
     tied: bool
     residual_fp32: bool
     n_residual_adds: int
+    prefix: int  # learned tokens in front of every document
     identity: object = field(repr=False)
 
 

@@ -16,7 +16,7 @@ class Workload:
 
     `dtype` stores weights and activations (a convolution's cache among them), `kv_dtype` keys and values, `state_dtype`
     what a recurrence hands from token to token; `weight_dtype` is for weights that are stored otherwise. `assumed` says
-    that nobody gave the context. Raises ValueError for a size below 1 or an unknown dtype.
+    that nobody gave the context; `prefix` learned tokens of the model stand before each sequence. Raises ValueError for a size below 1 or an unknown dtype.
     """
 
     context: int
@@ -26,6 +26,7 @@ class Workload:
     state_dtype: Dtype = "fp32"
     assumed: bool = False
     weight_dtype: Dtype | None = None
+    prefix: int = 0
 
     def __post_init__(self) -> None:
         if self.context < 1 or self.batch < 1:
@@ -47,12 +48,14 @@ class Workload:
     @property
     def sequences(self) -> dict[str, int]:
         """The free symbols of sizes, for whole sequences from their first token on."""
-        return {"B": self.batch, "T": self.context, "P": 0, "context": self.context}
+        length = self.prefix + self.context
+        return {"B": self.batch, "T": length, "P": 0, "context": length}
 
     @property
     def last_token(self) -> dict[str, int]:
         """The same for one decode step: the last token of the context, after all others."""
-        return {"B": self.batch, "T": 1, "P": self.context - 1, "context": self.context}
+        length = self.prefix + self.context
+        return {"B": self.batch, "T": 1, "P": length - 1, "context": length}
 
     def bytes_of(self, role: Literal["kv", "state", "activation"]) -> int:
         """Bytes of one element of a state, by the role that it plays in the precision policy."""

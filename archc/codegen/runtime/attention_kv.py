@@ -90,5 +90,5 @@ def _(
 @register_flop_formula(getattr(torch.ops, NAMESPACE).attention_to_slots)
 def _flops(q: tuple[int, ...], k_cache: tuple[int, ...], v_cache: tuple[int, ...], *_: object, **__: object) -> int:
     """The last token that fits, as `attention_cached` counts it."""
-    B, _, H, K = q
+    B, _one, H, K = q
     return 2 * (K + v_cache[3]) * B * H * k_cache[1]
