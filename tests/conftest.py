@@ -7,9 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import Run, runner
 from tests.models.packages import Workshop
 
 FIGURE = "figure"
+
+
+@pytest.fixture
+def archc(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """`archc ARGUMENTS`, in this process."""
+    return runner(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="session")

@@ -1,52 +1,23 @@
 """The command line: what it says, what it writes, and how it exits. Bad input never gives a traceback."""
 
-import io
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from archc import cli
 from archc.cli.folder import write_package
 from archc.cli.manifest import MANIFEST
 from archc.diagnostics import DiagnosticError
+from tests.commands import Run
 
 ROOT = Path(__file__).parents[1]
 JAMBA = str(ROOT / "specs" / "jamba_v0_1.arch")
 TINY = str(ROOT / "specs" / "jamba_tiny.arch")
 ONE_LINER = "mlp swiglu(14336); block x4 < mamba x7, attn gqa(32,8) > moe every 2 top2/16"
 SMALL = "vocab 8; d_model 8; context 16; mlp none; block x2 < mamba >"
-
-
-class Ran(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Ran]
-
-
-@pytest.fixture
-def archc(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """`archc ARGUMENTS`, in this process."""
-
-    def run(*arguments: str, stdin: bytes = b"") -> Ran:
-        monkeypatch.setattr(sys, "argv", ["archc", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        assert isinstance(stop.value.code, int)
-        return Ran(stop.value.code, out, err)
-
-    return run
 
 
 # --- analyze, check, and the small ones ------------------------------------------------------------

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_cli import Run, archc  # noqa: F401 (a fixture)
+from tests.commands import Run
 
 ROOT = Path(__file__).parents[1]
 JAMBA = ROOT / "tests" / "hub" / "jamba_v0_1.json"
 
 
-def test_a_jamba_is_three_lines(archc: Run, tmp_path: Path) -> None:  # noqa: F811
+def test_a_jamba_is_three_lines(archc: Run, tmp_path: Path) -> None:
     ran = archc("import", str(JAMBA), "--name", "Jamba-v0.1")
     assert (ran.status, ran.err) == (0, "")
     assert ran.out.splitlines()[1] == "model jamba_v0_1"
@@ -24,7 +24,7 @@ def test_a_jamba_is_three_lines(archc: Run, tmp_path: Path) -> None:  # noqa: F8
         assert archc("import", named, "--name", "Jamba-v0.1", stdin=stdin).out == ran.out
 
 
-def test_what_is_imported_is_a_spec_and_goes_back(archc: Run, tmp_path: Path) -> None:  # noqa: F811
+def test_what_is_imported_is_a_spec_and_goes_back(archc: Run, tmp_path: Path) -> None:
     spec, config = tmp_path / "jamba.arch", tmp_path / "out.json"
     assert archc("import", str(JAMBA), "-o", str(spec)).out == f"wrote {spec}\n"
     assert archc("check", str(spec)).status == 0
@@ -37,7 +37,7 @@ def test_what_is_imported_is_a_spec_and_goes_back(archc: Run, tmp_path: Path) ->
     assert archc("export", str(spec), "-o", str(tmp_path)).out == f"wrote {tmp_path / 'config.json'}\n"
 
 
-def test_json_is_for_machines(archc: Run, tmp_path: Path) -> None:  # noqa: F811
+def test_json_is_for_machines(archc: Run, tmp_path: Path) -> None:
     plain = archc("import", str(JAMBA)).out
     assert json.loads(archc("import", str(JAMBA), "--json").out) == {"spec": plain, "findings": []}
     ran = archc("import", "-", "--json", stdin=b'{"model_type": "gpt2"}')
@@ -46,7 +46,7 @@ def test_json_is_for_machines(archc: Run, tmp_path: Path) -> None:  # noqa: F811
     assert [finding["code"] for finding in said["findings"]] == ["unsupported-config"]
 
 
-def test_nothing_is_overwritten(archc: Run, tmp_path: Path) -> None:  # noqa: F811
+def test_nothing_is_overwritten(archc: Run, tmp_path: Path) -> None:
     spec = tmp_path / "jamba.arch"
     spec.write_text("# mine\n")
     ran = archc("import", str(JAMBA), "-o", str(spec))
@@ -70,7 +70,7 @@ def test_nothing_is_overwritten(archc: Run, tmp_path: Path) -> None:  # noqa: F8
         ('{"model_type": "llama", "hidden_act": "silu",\n "hidden_act": "silu"}', ["hidden_act@2:2"]),
     ],
 )  # fmt: skip
-def test_findings_stand_at_their_keys(archc: Run, text: str, places: list[str]) -> None:  # noqa: F811
+def test_findings_stand_at_their_keys(archc: Run, text: str, places: list[str]) -> None:
     ran = archc("import", "-", stdin=text.encode())
     assert (ran.status, ran.out) == (1, "")
     found = re.findall(r"error\[unsupported-config\]: `(.+?)`.*\n --> <stdin>:(\d+:\d+)", ran.err)
@@ -78,21 +78,21 @@ def test_findings_stand_at_their_keys(archc: Run, text: str, places: list[str]) 
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '"llama"', "\0", "model x"])
-def test_what_is_no_json_object_is_a_finding(archc: Run, text: str) -> None:  # noqa: F811
+def test_what_is_no_json_object_is_a_finding(archc: Run, text: str) -> None:
     ran = archc("import", "-", stdin=text.encode())
     assert (ran.status, ran.out) == (1, "")
     assert ran.err.startswith("error[not-json]")
 
 
 @pytest.mark.parametrize("name", ["missing.json", "a\0b", "x" * 5000, "empty"])
-def test_a_file_that_is_not_there_is_a_finding(archc: Run, name: str, tmp_path: Path) -> None:  # noqa: F811
+def test_a_file_that_is_not_there_is_a_finding(archc: Run, name: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     ran = archc("import", str(tmp_path / name))
     assert (ran.status, ran.out) == (1, "")
     assert ran.err.startswith("error[unreadable-file]")
 
 
-def test_a_model_that_no_family_computes_is_a_finding(archc: Run) -> None:  # noqa: F811
+def test_a_model_that_no_family_computes_is_a_finding(archc: Run) -> None:
     spec = "vocab 64; d_model 32; mlp swiglu(48); logits(cap=30); block x2 < attn gqa(4,2) rope >"
     ran = archc("export", "-e", spec)
     assert (ran.status, ran.out) == (1, "")
@@ -115,7 +115,7 @@ TRAINING = (
 )
 
 
-def test_nvidias_pattern_goes_both_ways(archc: Run, tmp_path: Path) -> None:  # noqa: F811
+def test_nvidias_pattern_goes_both_ways(archc: Run, tmp_path: Path) -> None:
     spec, arguments = tmp_path / "hybrid.arch", tmp_path / "arguments.txt"
     ran = archc("import", NVIDIA, *SIZES.split(), *TRAINING.split(), "--name", "hybrid", "-o", str(spec))
     assert (ran.status, ran.err) == (0, "")
@@ -145,14 +145,14 @@ def test_nvidias_pattern_goes_both_ways(archc: Run, tmp_path: Path) -> None:  # 
             "residual(dtype=fp32)", "norm     rms(eps=1e-3)"]),
     ],
 )  # fmt: skip
-def test_megatrons_defaults(archc: Run, pattern: str, more: str, lines: list[str]) -> None:  # noqa: F811
+def test_megatrons_defaults(archc: Run, pattern: str, more: str, lines: list[str]) -> None:
     spec = archc("import", pattern, *SIZES.split(), *more.split()).out
     assert [line for line in lines if line not in spec.splitlines()] == []
     again = archc("export", "-", "--to", "megatron", stdin=spec.encode()).out
     assert archc("import", "-", stdin=again.encode()).out == spec
 
 
-def test_positions_and_biases_of_megatron(archc: Run) -> None:  # noqa: F811
+def test_positions_and_biases_of_megatron(archc: Run) -> None:
     sizes = SIZES.replace("type none", "type rope --rotary-percent 0.5 --rotary-base 500000")
     spec = archc("import", "M*-", *sizes.replace("--disable-bias-linear ", "").split()).out
     assert "let attn   = attn(d_head=128, rope(theta=5e5, dims=64), bias, out_bias)" in spec.splitlines()
@@ -181,17 +181,17 @@ def test_positions_and_biases_of_megatron(archc: Run) -> None:  # noqa: F811
         (["MM", *SIZES.split(), "--spec", "local"], ["spec"]),
     ],
 )  # fmt: skip
-def test_arguments_that_no_spec_says_are_named(archc: Run, arguments: list[str], keys: list[str]) -> None:  # noqa: F811
+def test_arguments_that_no_spec_says_are_named(archc: Run, arguments: list[str], keys: list[str]) -> None:
     ran = archc("import", *arguments)
     assert (ran.status, ran.out) == (1, "")
     assert re.findall(r"error\[unsupported-config\]: `(.+?)`", ran.err) == keys
 
 
-def test_options_of_megatron_belong_to_a_pattern(archc: Run) -> None:  # noqa: F811
+def test_options_of_megatron_belong_to_a_pattern(archc: Run) -> None:
     assert archc("import", str(JAMBA), "--hidden-size", "3").status == 2
 
 
-def test_what_is_exported_is_known_by_name(archc: Run) -> None:  # noqa: F811
+def test_what_is_exported_is_known_by_name(archc: Run) -> None:
     from archc.cli.hub import Format
     from archc.hub.programs import FORMATS
 
