@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,11 +15,12 @@ class Kernel:
     given; defining a subclass registers it.
     """
 
-    known: ClassVar[dict[str, type[Kernel]]] = {}
+    known: ClassVar[dict[str, Callable[..., Kernel]]] = {}  # each takes a name and the options of its family
     family: ClassVar[str]
     templates: ClassVar[tuple[str, ...]]  # a file's name is `name`, then the template's suffix
     runtime: ClassVar[tuple[str, ...]]  # the files of `runtime/` that it imports
     name: str = ""
+    target: str = "sm_90"  # whose tile table is taken
 
     def __init_subclass__(cls, family: str, **options: Any) -> None:
         super().__init_subclass__(**options)

@@ -24,7 +24,7 @@ def math_forward(
 ) -> tuple[Tensor, Tensor]:
     """Attention under a mask `[1 or B, T, S]`, and the rows' log-sum-exp `[B, H, T]`."""
     outs, sums = [], []
-    for rows, seen in zip(q.split(BLOCK, 1), mask.split(BLOCK, 1), strict=True):
+    for rows, seen in zip(torch.split(q, BLOCK, 1), torch.split(mask, BLOCK, 1), strict=True):
         scores, _ = _scores(rows, k, seen, scale, cap)
         lse = scores.logsumexp(-1)
         p = (scores - lse[..., None]).exp()
@@ -39,7 +39,7 @@ def math_backward(
     """Gradients of q, k and v under a mask `[1 or B, T, S]`."""
     G, compute = k.shape[2], promote(q.dtype)
     dq, dk, dv = [], torch.zeros_like(k, dtype=compute), torch.zeros_like(v, dtype=compute)
-    blocks = zip(*(x.split(BLOCK, 1) for x in (q, grad, out, mask)), strict=True)
+    blocks = zip(*(torch.split(x, BLOCK, 1) for x in (q, grad, out, mask)), strict=True)
     for rows, dy, y, seen in blocks:
         scores, slope = _scores(rows, k, seen, scale, cap)
         p = scores.softmax(-1)

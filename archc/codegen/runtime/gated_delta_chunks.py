@@ -149,4 +149,5 @@ def _chunk(q: Tensor, k: Tensor, v: Tensor, decay: Tensor, beta: Tensor, starts:
 def _written(part: Chunk, recalled: Tensor) -> Tensor:
     """What each token writes along its key, `[B, H, L, V]`; `recalled` is k S."""
     raw = part.beta[..., None] * (part.v - recalled * part.since[..., None])
-    return torch.linalg.solve_triangular(part.held, raw, upper=False, unitriangular=True)
+    written: Tensor = torch.linalg.solve_triangular(part.held, raw, upper=False, unitriangular=True)
+    return written
