@@ -58,7 +58,7 @@ class Pattern:
             return
         strange = False
         for key, layers, known in ((self.key, listed, self.words), (self.letters, letters, self.alphabet)):
-            words = dict.fromkeys(str(word) for word in layers or () if word not in known)
+            words = dict.fromkeys(str(word) for word in layers or () if not isinstance(word, str) or word not in known)
             if words:
                 strange = True
                 yield key, f"{', '.join(words)} is not supported, only {', '.join(known)}"

@@ -151,6 +151,10 @@ ZAMBA2 = family(
         use_long_context                         false        written    rescaled rotary positions are not supported yet
         rope_parameters.rope_type                "default"    read       scaled rotary positions are not supported yet
         rope_parameters.partial_rotary_factor    1.0          read       transformers' Zamba2 ignores this key
+        sliding_window                           null         read       transformers' Zamba2 ignores a window
+        gated_linear_unit                        true         read       the channel mixer of a Zamba2 has a gate
+        ft_lora                                  false        read       adapters of a fine-tuning are not supported
+        use_shared_block_lora                    true         read       the channel mixer of a Zamba2 is adapted
     """,
     inert="""
         use_mamba_kernels     which implementation computes the same recurrence
@@ -164,12 +168,15 @@ ZAMBA2 = family(
         pad_token_id          training only: its embedding gets no gradient
     """,
     aliases="""
-        layer_types              layers_block_type
-        head_dim                 attention_head_dim
-        rope_scaling             rope_parameters
-        rope_theta               rope_parameters.rope_theta
-        partial_rotary_factor    rope_parameters.partial_rotary_factor
-        rope_parameters.type     rope_parameters.rope_type
+        lora_rank                    adapter_rank
+        ffn_hidden_size              intermediate_size
+        use_shared_attention_lora    use_shared_attention_adapter
+        layer_types                  layers_block_type
+        head_dim                     attention_head_dim
+        rope_scaling                 rope_parameters
+        rope_theta                   rope_parameters.rope_theta
+        partial_rotary_factor        rope_parameters.partial_rotary_factor
+        rope_parameters.type         rope_parameters.rope_type
     """,
     derive=with_expand,
     limit=_limit,
