@@ -77,7 +77,7 @@ def model_view(graph: Graph, names: Names, doc: Iterable[str], spec_hash: str) -
         scaled_init=any(w.init.residual_out for g in op_graphs(graph) for n in g.nodes for w in n.op.weights()),
         no_decay=_suffixes(graph, lambda weight: not weight.decay),
         keep_fp32=_suffixes(graph, lambda weight: weight.keep_fp32),
-        constructor=(*_module_lines(first), *_module_lines(last), *parameter_lines(weights)),
+        constructor=(*_module_lines(first), *_module_lines(last), *parameter_lines(_bare(weights, first, last))),
         tied=settings.tied,
         initialise=(*initialise[:head], *loop, *initialise[head:]),
         start=(
@@ -113,6 +113,12 @@ def _shared(graph: Graph, classes: Classes) -> tuple[tuple[str, str, int], ...]:
 
 def _own_weights(part: Part) -> list[Weight]:
     return [weight for node in part.own for weight in node.op.weights()]
+
+
+def _bare(weights: Iterable[Weight], *among: Part) -> Iterator[Weight]:
+    """The weights that no submodule holds."""
+    modules = {module.name for part in among for node in part.own for module in node.op.modules()}
+    return (weight for weight in weights if weight.path.partition(".")[0] not in modules)
 
 
 def _module_lines(part: Part) -> Iterator[str]:
