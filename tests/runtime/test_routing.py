@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from archc.codegen.runtime import expert_bias, router_losses
+from archc.codegen.runtime import attach, expert_bias, router_losses
 from archc.codegen.runtime.expert_bias import add_expert_bias
 from archc.codegen.runtime.experts import Plan, dispatch
 from archc.codegen.runtime.loss import SHARE
@@ -259,6 +259,6 @@ def test_ops_obey_torch() -> None:
     weights, _, plan = planned(draw(B, T, E), 2)
     rows, bias = draw(B * T * 2, 3).requires_grad_(), draw(E, 3).requires_grad_()
     check = torch.library.opcheck
-    check(router_losses.attach_fwd, (weights.detach().requires_grad_(), draw(1)[0].requires_grad_()))
+    check(attach.attach_fwd, (weights.detach().requires_grad_(), draw(1)[0].requires_grad_()))
     check(expert_bias.add_bias_fwd, (rows, bias, plan.ends))
     check(expert_bias.add_bias_bwd, (rows.detach(), plan.ends))

@@ -8,14 +8,11 @@ losses among its terms, for every layer, under compilation and recomputation. A 
 update's, as with gradient accumulation, says so in `loss.SHARE`.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from .attach import attach
 from .experts import Plan
-from .loss import SHARE
-from .namespace import NAMESPACE
 from .precision import promote
 
 STEERING = 1e-3  # of the gradient of select_bias: AdamW does not see it, and clipping shall not either
@@ -47,8 +44,7 @@ def with_losses(
     if select_bias is not None:
         excess = load(plan, loss.dtype) - 1 / plan.ends.shape[0]
         loss = loss + STEERING * (select_bias * excess).sum()
-    out: Tensor = attach_fwd(weights, loss * SHARE.to(loss))
-    return out
+    return attach(weights, loss)
 
 
 def load(plan: Plan, dtype: torch.dtype) -> Tensor:
@@ -74,25 +70,3 @@ def balance_loss(logits: Tensor, plan: Plan, *, scores: str = "softmax") -> Tens
 def router_z_loss(logits: Tensor) -> Tensor:
     """The mean over all tokens of the squared logarithm of the softmax's denominator: keeps logits small."""
     return logits.to(promote(logits.dtype)).logsumexp(-1).square().mean()
-
-
-@torch.library.custom_op(f"{NAMESPACE}::attach_fwd", mutates_args=())
-def attach_fwd(value: Tensor, loss: Tensor) -> Tensor:
-    """value, whose backward gives loss `[]` the gradient one."""
-    return value.clone()
-
-
-@attach_fwd.register_fake
-def _(value: Tensor, loss: Tensor) -> Tensor:
-    return torch.empty_like(value)
-
-
-def _save_type(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-    ctx.dtype = inputs[1].dtype
-
-
-def _attach_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-    return grad, grad.new_ones((), dtype=ctx.dtype)
-
-
-attach_fwd.register_autograd(_attach_backward, setup_context=_save_type)

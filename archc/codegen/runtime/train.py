@@ -34,6 +34,7 @@ from .command import (
 from .loss import SHARE, cross_entropy
 from .model import CONTEXT, NAME, VOCAB, Model
 from .optimizer import Optimizer, learning_rate
+from .penalty import penalise
 from .precision import cast_
 from .progress import Pace, json_log, progress
 from .recompute import Recompute
@@ -61,6 +62,7 @@ class Options:
     device: str = "auto"
     compile: bool = False
     recompute: Recompute = "none"
+    activation_penalty: float = 0.0
     grad_accumulation: int = 1
     eval_every: int = 200
     checkpoint_every: int = 500
@@ -136,6 +138,8 @@ def build(seed: int, device: torch.device, dtype: torch.dtype) -> Model:
 def prepare(model: Model, options: Options) -> Forward:
     """The model as the loop calls it. Compilation happens here, and so would any wrapping for several devices."""
     model.recompute = options.recompute
+    if options.activation_penalty:
+        penalise(model, options.activation_penalty)
     return torch.compile(model) if options.compile else model
 
 
@@ -212,7 +216,7 @@ def _settings(options: Options, corpus: data.Corpus, dtype: torch.dtype) -> dict
     kept = ("steps", "batch", "grad_accumulation", "length", "lr", "warmup", "weight_decay", "clip", "seed")
     chosen = asdict(options)
     return {
-        **{key: chosen[key] for key in (*kept, "recompute")},
+        **{key: chosen[key] for key in (*kept, "recompute", "activation_penalty")},
         "dtype": str(dtype).removeprefix("torch."),
         "data": corpus.fingerprint(),
     }
@@ -262,6 +266,7 @@ def _parser() -> argparse.ArgumentParser:
     option("warmup", natural, "updates up to the peak")
     option("weight-decay", amount, "of the weights that the model gives to it")
     option("clip", amount, "the most norm a gradient may have; 0 never clips")
+    option("activation-penalty", amount, "weight of the mean square of what each sublayer adds; Jamba-1.5 has 1e-5")
     option("seed", natural, "of the initial weights and of the order of the data")
     option("eval-every", natural, "updates between held-out losses; 0 measures at the end alone")
     option("checkpoint-every", natural, "updates between checkpoints; 0 writes at the end alone")
