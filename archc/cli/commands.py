@@ -9,15 +9,18 @@ from archc.cli.analyzing import analyze
 from archc.cli.building import build
 from archc.cli.checking import check, fmt
 from archc.cli.comparing import diff
+from archc.cli.doctor import doctor
+from archc.cli.drawing import graph
 from archc.cli.explaining import explain
 from archc.cli.hub import MEGATRON, export_model, import_model
+from archc.cli.starting import init
 from archc.cli.talk import say
 
 app = typer.Typer(
     name="archc",
     help="The architecture compiler for hybrid language models: from a spec to exact budgets and a PyTorch package.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -44,5 +47,8 @@ def version() -> None:
 app.command()(diff)
 app.command()(explain)
 app.command()(build)
+app.command()(init)
+app.command()(graph)
+app.command()(doctor)
 app.command(name="import", context_settings=MEGATRON)(import_model)
 app.command(name="export")(export_model)
