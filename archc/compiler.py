@@ -8,12 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from archc.diagnostics import Diagnostic, DiagnosticError, Source, Span, error
 from archc.elaborate.elaborate import elaborate
 from archc.grammar.parse import parse
-from archc.grammar.sources import check_formatted, decode
 from archc.grammar.tree import Setting, Spec
 from archc.ir.graph import Graph, counts
 from archc.ir.text import graph_text
@@ -21,11 +20,13 @@ from archc.ir.verify import verify
 from archc.passes.convention import Convention, training_flops
 from archc.passes.flops import flops
 from archc.passes.outline import outline
-from archc.passes.params import params
+from archc.passes.params import Params, params
 from archc.passes.pipeline import PIPELINE, lower
 from archc.passes.state import state
-from archc.passes.workload import Workload
+from archc.passes.workload import Dtype, Workload
 from archc.report.analysis import Analysis
+from archc.text import formatted as formatted
+from archc.text import source as source
 
 ASSIGNMENT = re.compile(r"\s*[A-Za-z_][A-Za-z0-9_]*\s*(?P<sign>=)")
 
@@ -64,11 +65,6 @@ class Model:
         return text + "".join(f"{statement}\n" for statement in missing)
 
 
-def source(name: str, data: bytes) -> Source:
-    """The spec in the bytes of a file, shown as `name`."""
-    return decode(name, data)
-
-
 def load(source: Source, overrides: Sequence[str] = ()) -> Model:
     """Parse, elaborate and verify a spec. `overrides` are settings from elsewhere, `name=value` each, which win."""
     settings = tuple(setting(text) for text in overrides)
@@ -93,10 +89,16 @@ def setting(text: str) -> Setting:
     return statements[0]
 
 
+@lru_cache(maxsize=8)
+def parameters(model: Model, stored_as: Dtype) -> Params:
+    """The parameters of a model whose weights are stored in a dtype: how many tokens there are changes nothing."""
+    return params(model.graph, Workload(1, weight_dtype=stored_as))
+
+
 def analyse(model: Model, workload: Workload, convention: Convention = "archc") -> Analysis:
     """Every table about a model under a workload: model FLOPs of what was said, kernel FLOPs of what would be built."""
     workload = replace(workload, prefix=model.graph.settings.prefix)
-    counted, operations = params(model.graph, workload), flops(model.graph, workload)
+    counted, operations = parameters(model, workload.weights), flops(model.graph, workload)
     return Analysis(
         outline=outline(model.graph),
         workload=workload,
@@ -127,15 +129,6 @@ def ir_after(model: Model, name: str) -> str:
     seen: dict[str, Graph] = {}
     lower(model.graph, seen.__setitem__)
     return graph_text(seen[name])
-
-
-def formatted(source: Source) -> str:
-    """The spec in its one canonical form."""
-    from archc.grammar.format import format_spec  # not every command prints specs
-
-    text = format_spec(parse(source))
-    check_formatted(source, text)
-    return text
 
 
 def imported(source: Source, name: str | None = None) -> str:

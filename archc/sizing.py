@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
-from archc.compiler import Model
+from archc.compiler import Model, parameters
 from archc.passes.costs import Phase, costs
 from archc.passes.fit import largest
 from archc.passes.memory import Memory, inference_memory
-from archc.passes.params import params
 from archc.passes.roofline import roofline
 from archc.passes.saved import saved
 from archc.passes.training_memory import training_memory
@@ -31,7 +30,7 @@ def size(model: Model, workload: Workload, request: Request) -> Sizing:
 
 def memory(model: Model, workload: Workload, request: Request, phase: Phase) -> Memory:
     """Memory of one device in one phase."""
-    counted = params(model.graph, workload)
+    counted = parameters(model, workload.weights)
     if phase != "train":
         return inference_memory(model.lowered, workload, request.plan, counted, decode=phase == "decode")
     kept = saved(model.lowered, workload, request.training.recompute)

@@ -35,7 +35,7 @@ def jamba() -> Model:
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
 def test_terms_add_up_to_the_figures(path: Path) -> None:
-    model, workload = load(path), Workload(4096, batch=2)
+    model, workload = load(path), Workload(4096)
     analysis = compiler.analyse(model, workload)
     state, batch = analysis.state.total, workload.batch
     kernels = analysis.kernel_flops.total

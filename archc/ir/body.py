@@ -7,9 +7,8 @@ the running `forward` hold by now. A value that never got a name is written wher
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from types import CodeType, FrameType
 
 from archc.ir.graph import Node, OpGraph, Scope, Shared
@@ -88,13 +87,14 @@ class Body:
 
         def named(value: Value) -> Value:
             if value not in renamed:
-                renamed[value] = replace(value, name=self._names.get(value, value.name))
+                name = self._names.get(value, value.name)
+                renamed[value] = value if name == value.name else Value(value.axes, name, value.type, value.serial)
             return renamed[value]
 
         read = {value for node in self._nodes for value in node.inputs} | set(outputs)
         replaced = [node for node in self._nodes if node.outputs[0].type == "kv" and node.outputs[0] not in read]
         nodes = tuple(
-            replace(node, inputs=tuple(map(named, node.inputs)), outputs=tuple(map(named, node.outputs)))
+            Node(node.op, tuple(map(named, node.inputs)), tuple(map(named, node.outputs)), node.scope, node.per_use)
             for node in self._nodes
             if node not in replaced  # keys and values that later ones replaced before any layer read them
         )
@@ -130,8 +130,9 @@ class Body:
 class StackedExperts:
     """While it is `Body.stacked`, weights gain a leading expert axis and rows arrive grouped by expert."""
 
-    def __init__(self, name: str, experts: Axis, top_k: int, plan: Value) -> None:
+    def __init__(self, name: str, experts: Axis, top_k: int, plan: Value, projection: Callable[..., Op]) -> None:
         self.name = name
+        self.projection = projection
         self.experts = experts
         self.top_k = top_k
         self.plan = plan

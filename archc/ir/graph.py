@@ -85,6 +85,10 @@ class OpGraph:
         Raises ValueError if a path leaves the members and comes back (the region would not be convex).
         """
         inside = {i for i, node in enumerate(self.nodes) if node in members}
+        last, made = max(inside), {value for node in members for value in node.outputs}
+        before = [node for i, node in enumerate(self.nodes[:last]) if i not in inside]
+        if not any(made.intersection(node.inputs) for node in before):  # nothing between reads them: they can close up
+            return replace(self, nodes=(*before, region, *self.nodes[last + 1 :]))
         below = set().union(*(nx.descendants(self.network, i) for i in inside))
         above = set().union(*(nx.ancestors(self.network, i) for i in inside))
         if (below & above) - inside:
@@ -218,7 +222,8 @@ def op_graphs(graph: Graph) -> Iterator[OpGraph]:
 
 def rewrite(graph: Graph, change: Callable[[OpGraph], OpGraph]) -> Graph:
     """The model with every op graph replaced by `change` of it."""
-    layers = {layer: replace(layer, graph=change(layer.graph)) for layer in counts(graph.stack)}
+    changed = {layer: change(layer.graph) for layer in counts(graph.stack)}
+    layers = {x: x if program is x.graph else replace(x, graph=program) for x, program in changed.items()}
     return replace(
         graph,
         prologue=change(graph.prologue),

@@ -6,7 +6,6 @@ as the Python that a generated package computes. There are no floats and no roun
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import reduce
@@ -16,15 +15,15 @@ Bindings = Mapping[str, int]
 NOTHING: Bindings = {}
 
 
-class Size(ABC):
+class Size:
     """An exact integer expression. `str(size)` is a Python expression over the names it mentions."""
 
     __slots__ = ()
     _rank = 3  # binding strength when printed: 1 sum, 2 product, 3 atom
 
-    @abstractmethod
     def at(self, bindings: Bindings = NOTHING) -> int:
         """The value with free symbols bound. KeyError names a symbol that is not."""
+        raise NotImplementedError  # an abstract base would make every isinstance slower, and sizes ask it all the time
 
     @property
     def value(self) -> int:
@@ -148,9 +147,11 @@ def add(*terms: Size | int) -> Size:
     """The sum, constants folded and nested sums flattened."""
     flat: list[Size] = []
     constant = 0
-    for term in map(as_size, terms):
+    for term in terms:
         for part in term.terms if isinstance(term, Add) else (term,):
-            if isinstance(part, Const):
+            if isinstance(part, int):
+                constant += part
+            elif isinstance(part, Const):
                 constant += part.number
             else:
                 flat.append(part)
@@ -163,9 +164,11 @@ def mul(*factors: Size | int) -> Size:
     """The product, constants folded to the front and nested products flattened."""
     flat: list[Size] = []
     constant = 1
-    for factor in map(as_size, factors):
+    for factor in factors:
         for part in factor.factors if isinstance(factor, Mul) else (factor,):
-            if isinstance(part, Const):
+            if isinstance(part, int):
+                constant *= part
+            elif isinstance(part, Const):
                 constant *= part.number
             else:
                 flat.append(part)

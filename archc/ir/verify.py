@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import WeakSet
+
 import networkx as nx
 
 from archc.ir.graph import Graph, OpGraph, counts, op_graphs
@@ -10,6 +12,9 @@ from archc.ir.values import Value
 
 class InvalidGraphError(AssertionError):
     """The graph breaks a law of the IR; the message names the node."""
+
+
+_verified: WeakSet[OpGraph] = WeakSet()  # programs are immutable, and most passes leave most of them alone
 
 
 def verify(graph: Graph, after: str) -> Graph:
@@ -26,25 +31,30 @@ def verify(graph: Graph, after: str) -> Graph:
 
 
 def _verify_program(graph: OpGraph, after: str) -> None:
-    if not nx.is_directed_acyclic_graph(graph.network):
-        raise InvalidGraphError(f"after {after}: the ops form a cycle")
+    if graph in _verified:
+        return
     known: set[Value] = set(graph.inputs)
     owned: set[tuple[str, str]] = set()
+
+    def where() -> str:
+        return f"after {after}: {node.scope or 'layer'}: {node.op.label}"
+
     for node in graph.nodes:
-        where = f"after {after}: {node.scope or 'layer'}: {node.op.label}"
         for value in node.inputs:
             if value not in known:
-                raise InvalidGraphError(f"{where} reads {value.name or 'a value'} before it is written")
+                if not nx.is_directed_acyclic_graph(graph.network):
+                    raise InvalidGraphError(f"after {after}: the ops form a cycle")
+                raise InvalidGraphError(f"{where()} reads {value.name or 'a value'} before it is written")
         shapes = [result.axes for result in node.op.results(*node.inputs)]
         if shapes != [value.axes for value in node.outputs]:
-            raise InvalidGraphError(f"{where} has outputs of other shapes than its op gives")
+            raise InvalidGraphError(f"{where()} has outputs of other shapes than its op gives")
         for value in node.outputs:
             if value in known:
-                raise InvalidGraphError(f"{where} writes {value.name or 'a value'} twice")
+                raise InvalidGraphError(f"{where()} writes {value.name or 'a value'} twice")
             known.add(value)
         for weight in node.op.weights():
             if (node.scope, weight.path) in owned:
-                raise InvalidGraphError(f"{where}: {weight.path} is owned twice")
+                raise InvalidGraphError(f"{where()}: {weight.path} is owned twice")
             owned.add((node.scope, weight.path))
     for value in graph.outputs:
         if value not in known:
@@ -53,3 +63,4 @@ def _verify_program(graph: OpGraph, after: str) -> None:
     for node in graph.nodes:
         if not read & set(node.outputs):
             raise InvalidGraphError(f"after {after}: {node.op.label} is dead")
+    _verified.add(graph)

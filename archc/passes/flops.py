@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from archc.ir.graph import Graph
-from archc.ir.op import Flops
 from archc.passes.grouping import Group, groups
 from archc.passes.workload import Workload
 
@@ -58,13 +57,13 @@ def flops(graph: Graph, workload: Workload) -> ModelFlops:
 
 
 def _group(group: Group, workload: Workload) -> GroupFlops:
-    once = sum((node.op.flops(node.inputs, node.outputs) for node in group.nodes), Flops())
-
+    each = [node.op.flops(node.inputs, node.outputs) for node in group.nodes]
+    sequences, last = workload.sequences, workload.last_token
     return GroupFlops(
         group.name,
         group.times,
-        model=group.times * once.model.at(workload.sequences),
-        forward=group.times * once.forward.at(workload.sequences),
-        backward=group.times * once.backward.at(workload.sequences),
-        decode=group.times * once.model.at(workload.last_token),
+        model=group.times * sum(flops.model.at(sequences) for flops in each),
+        forward=group.times * sum(flops.forward.at(sequences) for flops in each),
+        backward=group.times * sum(flops.backward.at(sequences) for flops in each),
+        decode=group.times * sum(flops.model.at(last) for flops in each),
     )

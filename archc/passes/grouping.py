@@ -114,6 +114,7 @@ def shares(graph: Graph) -> dict[str, Scope]:
     return {scope.shared.name: scope for scope in reversed([*found]) if scope.shared is not None}
 
 
+@lru_cache(maxsize=8)
 def sublayer_labels(graph: Graph) -> dict[object, str]:
     """The label of every distinct layer kind with its fields: what it is where that is short, else a name for it.
 
