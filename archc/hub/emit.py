@@ -16,7 +16,7 @@ from .hf_family import Family
 '''
 _ROWS_ARE = """\
 # Our tensor, theirs. `*` is a layer's index; a last `[*]` is the expert's index in a stacked tensor of ours.
-# A second row for a tensor of ours is another name that it may have in a file.
+# A second row for a tensor of ours is another name that it may have in a file. hf_names.py explains the rest.
 """
 WIDTH = 120
 

@@ -31,8 +31,10 @@ class Match:
     @property
     def rephrased(self) -> tuple[str, ...]:
         """Keys that another config.json of the same function may say in other words."""
-        keys = (key for key in self.family.keys if REPHRASED.issuperset(key.ours))
-        return tuple(sorted({*(key.name for key in keys if key.name in self.config), *self.family.rephrased}))
+        keys = {key.name for key in self.family.keys if REPHRASED.issuperset(key.ours)}
+        if self.family.pattern is not None and "layers" in REPHRASED:
+            keys.add(self.family.pattern.key)
+        return tuple(sorted((keys & self.config.keys()) | {*self.family.rephrased}))
 
 
 def best(graph: Graph, families: tuple[Family, ...]) -> Match | None:

@@ -1,9 +1,11 @@
 """transformers' models are ours: the same logits and gradients from its files, and from ours the same model again."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from archc import hub
 from tests.models.packages import Workshop
 
 torch = pytest.importorskip("torch")
@@ -45,3 +47,25 @@ def compare(pair: Pair) -> None:
         assert [name for name in weights if not torch.equal(found[name], weights[name])] == []
         assert found.keys() == weights.keys()
         assert torch.equal(run(again, pair.tokens), expected)
+
+
+# How files of transformers 4 say what the layers are.
+OLD_WORDS = {"linear_attention": "mamba", "full_attention": "attention"}
+OLD_LETTERS = {"linear_attention": "M", "full_attention": "*", "mlp": "-"}
+
+
+@pytest.mark.parametrize("name", ["zamba", "zamba2", "nemotron_h"])
+def test_layers_in_old_words(name: str, workshop: Workshop, tmp_path: Path) -> None:
+    """A file that lists its layers as its authors did is the same model, and its weights load."""
+    pair = Pair.make(pinned_config(name, 0), workshop, tmp_path)
+    path = tmp_path / "theirs" / "config.json"
+    config = json.loads(path.read_text())
+    layers = config.pop("layers_block_type")
+    old = {"layers_block_type": [OLD_WORDS.get(word, word) for word in layers]}
+    if name == "nemotron_h":
+        letters = "".join(OLD_LETTERS[word] for word in layers)
+        path.write_text(json.dumps(config | {"hybrid_override_pattern": letters, "num_hidden_layers": len(layers)}))
+        assert hub.import_config(path.read_text(), name) == hub.spec_text(config | {"layers_block_type": layers}, name)
+    path.write_text(json.dumps(config | old))
+    assert hub.import_config(path.read_text(), name) == hub.spec_text(config | {"layers_block_type": layers}, name)
+    assert difference(*pair.logits(torch.float32)) <= TOLERANCE[torch.float32]

@@ -19,6 +19,7 @@ INERT = frozenset(
         "attention_dropout",
         "auto_map",
         "bos_token_id",
+        "chunk_size",
         "dtype",
         "eos_token_id",
         "initializer_range",
