@@ -276,8 +276,11 @@ def parameter_lines(weights: Iterable[Weight]) -> list[str]:
             groups.add(group)
             lines.append(f"{' ' * BODY}self.{group} = nn.ParameterDict()")
         sizes = ", ".join(str(axis.size.value) for axis in weight.axes)
+        empty = f"torch.empty({sizes})"
+        if weight.int8:
+            empty = f"torch.empty({sizes}, dtype=torch.int8), requires_grad=False"
         shape = "[" + ", ".join(axis.name for axis in weight.axes) + "]"
-        lines.append(statement(f"{target} = nn.Parameter(torch.empty({sizes}))", BODY, shape))
+        lines.append(statement(f"{target} = nn.Parameter({empty})", BODY, shape))
     return lines
 
 

@@ -33,10 +33,13 @@ def build_package(graph: Graph, lowered: Graph, spec_text: str, name: str) -> di
     names = Names(_Namer())
     view = model_view(lowered, names, (), spec_hash)
     built = {"model.py": _model_file(view, names, graph), "hub.py": hub_py(graph), "spec.arch": spec_text}
-    for function, kernel in sorted(names.kernels.items()):
-        built |= render(KernelView.known[kernel.family](name=function, **kernel.options))
+    views = [
+        KernelView.known[kernel.family](name=name, **kernel.options) for name, kernel in sorted(names.kernels.items())
+    ]
+    for kernel in views:
+        built |= render(kernel)
     built["namespace.py"] = ""
-    built |= _runtime_files(built)
+    built |= _runtime_files(built, [file for kernel in views for file in kernel.runtime])
     content = sha256("\0".join(f"{file}\0{built[file]}" for file in sorted(built)).encode()).hexdigest()
     built["namespace.py"] = _render("namespace.py", name=name, namespace=f"{_identifier(name)}_{content[:12]}")
     for file in ("__init__.py", "pyproject.toml", "README.md", "test_model.py"):
@@ -88,10 +91,10 @@ class _Namer:
         return self._named[kernel]
 
 
-def _runtime_files(built: dict[str, str]) -> dict[str, str]:
-    """The files of runtime/ that the package needs: those that run it, and whatever they and the others import."""
+def _runtime_files(built: dict[str, str], beside: Iterable[str]) -> dict[str, str]:
+    """The files of runtime/ that the package needs: those that run it, those `beside` kernels, and what all import."""
     found: dict[str, str] = {}
-    wanted = [*ALWAYS, *(file for text in _python(built) for file in sorted(siblings(text)))]
+    wanted = [*ALWAYS, *beside, *(file for text in _python(built) for file in sorted(siblings(text)))]
     while wanted:
         file = wanted.pop()
         if file not in found and file not in built:

@@ -88,6 +88,7 @@ class Weight:
     init: Init
     decay: bool = True
     keep_fp32: bool = False
+    int8: bool = False  # stored as whole numbers whatever the model's dtype, and never trained
     active: Fraction = Fraction(1)  # share of it that one token uses: top_k / n_experts for a routed expert
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from typing import Literal
 
 from archc.ir.body import Body
 from archc.ir.op import Op
@@ -16,7 +17,8 @@ from archc.ir.size import Const
 from archc.ir.values import BATCH, TIME, Axis, Value, constant_axis
 from archc.layers.kind import ChannelMixer, Kind, Problem
 from archc.layers.parts import Router, SoftmaxRouter
-from archc.ops.linear import linear
+from archc.ops.int8_experts import Int8ExpertLinear
+from archc.ops.linear import ExpertLinear, linear
 from archc.ops.moe import (
     Route,
     RouterLosses,
@@ -50,6 +52,9 @@ class MoE(ChannelMixer, keyword="moe"):
         metadata={"doc": "training: most rows of an expert, in even shares; later tokens are dropped", "above": 0},
     )
     balance: Fraction | None = field(default=None, metadata={"doc": "training: weight of the balance loss", "above": 0})
+    weights: Literal["int8"] | None = field(
+        default=None, metadata={"doc": "int8: of the routed experts, for inference; a scale for each row"}
+    )
     z_loss: Fraction | None = field(default=None, metadata={"doc": "training: weight of the router z-loss", "above": 0})
 
     def forward(self, b: Body, h: Value) -> Value:
@@ -62,7 +67,8 @@ class MoE(ChannelMixer, keyword="moe"):
             weights = router_losses(b, self._losses(), weights, logits, plan)
         if self.capacity is not None:
             weights = within_capacity(b, weights, experts, plan, self.capacity)
-        with stacked(b, "experts", experts_axis, self.top_k, plan):
+        projection = Int8ExpertLinear if self.weights == "int8" else ExpertLinear
+        with stacked(b, "experts", experts_axis, self.top_k, plan, projection):
             rows = self.expert.forward(b, rows)
         if self.shared is None:
             return combine(b, rows, weights, plan)

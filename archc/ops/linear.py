@@ -124,9 +124,13 @@ class ExpertLinear(Op):
         return (product, (".expert_bias", "add_expert_bias")) if self.bias else (product,)
 
     def code(self, p: Printer) -> str:
+        product = self.product(p)
+        return f"add_expert_bias({product}, {p.weight(self.bias_path)}, {p.inputs[1]})" if self.bias else product
+
+    def product(self, p: Printer) -> str:
+        """The expression without the bias."""
         rows, plan = p.inputs
-        product = f"expert_linear({rows}, {p.weight(self.path)}, {plan})"
-        return f"add_expert_bias({product}, {p.weight(self.bias_path)}, {plan})" if self.bias else product
+        return f"expert_linear({rows}, {p.weight(self.path)}, {plan})"
 
     def touched(self, weight: Weight) -> Size:
         """An expert without a row is not read."""
@@ -187,7 +191,7 @@ def out_linear(b: Body, path: str, x: Value, *, bias: bool = False) -> Value:
 def _expert_linear(
     b: Body, stack: StackedExperts, path: str, x: Value, to: Axis, bias: bool, init: Init, bias_init: Init
 ) -> Value:
-    op = ExpertLinear(
+    op = stack.projection(
         path=f"{stack.name}.{path}",
         experts=stack.experts,
         top_k=stack.top_k,

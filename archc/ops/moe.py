@@ -16,6 +16,7 @@ from archc.ir.op import Op, Printer, Result
 from archc.ir.size import as_size, mul
 from archc.ir.tape import INDEX_BYTES, Buffer, Tape
 from archc.ir.values import BATCH, TIME, Axis, Init, Value, Weight, constant_axis, numel
+from archc.ops.linear import ExpertLinear
 
 SELECT_BIAS = "select_bias"
 TRAINING = "training=self.training"
@@ -263,9 +264,11 @@ def combine(b: Body, rows: Value, weights: Value, plan: Value) -> Value:
 
 
 @contextmanager
-def stacked(b: Body, name: str, experts: Axis, top_k: int, plan: Value) -> Iterator[None]:
+def stacked(
+    b: Body, name: str, experts: Axis, top_k: int, plan: Value, projection: type[ExpertLinear] = ExpertLinear
+) -> Iterator[None]:
     """Within it, every projection is one matrix per expert, stored as `name.path [E, d_out, d_in]`."""
-    b.stacked = StackedExperts(name, experts, top_k, plan)
+    b.stacked = StackedExperts(name, experts, top_k, plan, projection)
     try:
         yield
     finally:

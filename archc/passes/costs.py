@@ -19,7 +19,7 @@ from archc.ir.tape import INDEX_BYTES
 from archc.ir.values import Value, Weight, numel
 from archc.passes.grouping import Group, groups
 from archc.passes.working_set import begin
-from archc.passes.workload import DTYPE_BYTES, Workload
+from archc.passes.workload import DTYPE_BYTES, Workload, stored_width
 
 Phase = Literal["train", "prefill", "decode"]
 FP32 = DTYPE_BYTES["fp32"]
@@ -152,8 +152,7 @@ def _cost(node: Node, workload: Workload, phase: Phase, read: int, written: int)
 
 
 def _width(weight: Weight, workload: Workload) -> int:
-    size = DTYPE_BYTES[workload.weights]
-    return max(size, FP32) if weight.keep_fp32 else size
+    return stored_width(weight, workload.weights)
 
 
 def _state(node: Node, workload: Workload, phase: Phase) -> tuple[int, int]:

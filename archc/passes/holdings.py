@@ -16,9 +16,7 @@ from archc.ir.values import State
 from archc.passes.grouping import EMBEDDING, HEAD, groups
 from archc.passes.params import GroupParams, Params, Tensor
 from archc.passes.plan import Plan, Training
-from archc.passes.workload import DTYPE_BYTES, Dtype, Workload
-
-FP32 = DTYPE_BYTES["fp32"]
+from archc.passes.workload import DTYPE_BYTES, Workload, stored_width
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +49,6 @@ def share(tensor: Tensor, plan: Plan, *, sharded: bool = True) -> int:
     return -(-elements // (cut * (plan.shards if sharded else 1)))
 
 
-def stored_width(tensor: Tensor, dtype: Dtype) -> int:
-    """Bytes of an element, where weights are stored as `dtype`."""
-    return max(DTYPE_BYTES[dtype], FP32) if tensor.keep_fp32 else DTYPE_BYTES[dtype]
-
-
 def held_groups(graph: Graph, stage: Mapping[Layer, int], *, first: bool, last: bool) -> dict[str, int]:
     """How many parts of each group a stage holds. A head that is tied to an embedding elsewhere has that matrix too."""
     found = groups(graph)
@@ -86,7 +79,7 @@ def _of(group: GroupParams, workload: Workload, plan: Plan, training: Training |
         weights += elements * width
         if plan.shards > 1 and not tensor.of_vocab:
             whole += share(tensor, plan, sharded=False) * width
-        if training is None:
+        if training is None or tensor.int8:
             continue
         master = DTYPE_BYTES[training.master_dtype]
         masters += elements * master if master > width else 0

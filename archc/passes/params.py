@@ -15,7 +15,7 @@ from math import prod
 from archc.ir.graph import Graph
 from archc.ir.values import Axis, Weight
 from archc.passes.grouping import EMBEDDING, Group, chooses, groups
-from archc.passes.workload import DTYPE_BYTES, Dtype, Workload
+from archc.passes.workload import DTYPE_BYTES, Dtype, Workload, stored_width
 
 FP32 = DTYPE_BYTES["fp32"]
 
@@ -31,6 +31,7 @@ class Tensor:
     active_share: Fraction
     decay: bool
     keep_fp32: bool
+    int8: bool
     of_vocab: bool  # one row for each entry of the vocabulary, or of a cluster of it
     cut: bool = True  # by tensor parallelism; not norms of the stream, nor what chooses experts
 
@@ -52,8 +53,7 @@ class Tensor:
 
     def n_bytes(self, dtype: Dtype) -> int:
         """Bytes of all `times` tensors where weights are stored as `dtype`; some never go below fp32."""
-        size = DTYPE_BYTES[dtype]
-        return self.total * (max(size, FP32) if self.keep_fp32 else size)
+        return self.total * stored_width(self, dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +153,7 @@ def _tensor(weight: Weight, prefix: str, times: int, vocab: Axis, cut: bool) -> 
         active_share=weight.active,
         decay=weight.decay,
         keep_fp32=weight.keep_fp32,
+        int8=weight.int8,
         of_vocab=any(axis.name == vocab.name for axis in weight.axes),
         cut=cut,
     )

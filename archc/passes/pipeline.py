@@ -12,6 +12,7 @@ from archc.passes.fuse_conv_silu import fuse_conv_silu
 from archc.passes.fuse_projections import fuse_projections
 from archc.passes.fuse_scan import fuse_scan
 from archc.passes.fuse_swiglu import fuse_swiglu
+from archc.passes.set_apart import set_apart
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ PIPELINE = (
     Pass(fuse_scan, "before fuse_swiglu: a gate behind a scan belongs to the scan"),
     Pass(fuse_swiglu, "takes the gates that are left"),
     Pass(fuse_projections, "after fuse_scan, which changes what a projection stores and adds"),
-    Pass(fuse_add_norm, "last: it changes what layers hand to each other"),
+    Pass(fuse_add_norm, "behind all other fusions: it changes what layers hand to each other"),
+    Pass(set_apart, "last: what backward reads is known once every kernel is"),
 )
 
 

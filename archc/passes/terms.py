@@ -13,7 +13,7 @@ from archc.ir.graph import Graph, Node
 from archc.ir.size import Size, Symbol, mul, symbols
 from archc.ir.values import State, Weight
 from archc.passes.grouping import Group, groups
-from archc.passes.workload import DTYPE_BYTES, Workload
+from archc.passes.workload import DTYPE_BYTES, Workload, stored_width
 
 FP32 = DTYPE_BYTES["fp32"]
 
@@ -60,10 +60,9 @@ def active(graph: Graph, workload: Workload) -> Iterator[Term]:
 
 def weight_bytes(graph: Graph, workload: Workload) -> Iterator[Term]:
     """Bytes of every stored tensor."""
-    narrow = DTYPE_BYTES[workload.weights]
 
     def stored(weight: Weight) -> tuple[str, int]:
-        size = max(narrow, FP32) if weight.keep_fp32 else narrow
+        size = stored_width(weight, workload.weights)
         return f"{size} B", weight.numel * size
 
     return _weights(graph, workload, stored)

@@ -14,13 +14,13 @@ from typing import Protocol
 from archc.ir.graph import Graph, Layer
 from archc.ir.values import numel
 from archc.passes.grouping import EMBEDDING, HEAD, groups
-from archc.passes.holdings import Holdings, held_groups, share, stored_width, total, units
+from archc.passes.holdings import Holdings, held_groups, share, total, units
 from archc.passes.memory import Amount, Memory, nonzero
 from archc.passes.params import Params
 from archc.passes.plan import Plan, Training
 from archc.passes.stages import cut_evenly, first, layer_at, length, turning_points
 from archc.passes.working_set import of_program
-from archc.passes.workload import DTYPE_BYTES, Workload
+from archc.passes.workload import DTYPE_BYTES, Workload, stored_width
 
 LOSS = "loss"  # the group of what the loss saves
 FP32 = DTYPE_BYTES["fp32"]

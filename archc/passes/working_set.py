@@ -14,7 +14,7 @@ from functools import lru_cache
 from archc.ir.graph import Graph, Node, OpGraph
 from archc.ir.tape import Buffer, Tape
 from archc.ir.values import Value, numel
-from archc.passes.workload import DTYPE_BYTES, Workload
+from archc.passes.workload import DTYPE_BYTES, Workload, stored_width
 
 FP32 = DTYPE_BYTES["fp32"]
 
@@ -94,8 +94,8 @@ def _found(graph: Graph, program: OpGraph, workload: Workload) -> WorkingSet:
 
 
 def _weight_gradients(node: Node, workload: Workload) -> int:
-    size = DTYPE_BYTES[workload.weights]
-    return sum(weight.numel * (max(size, FP32) if weight.keep_fp32 else size) for weight in node.op.weights())
+    trained = (weight for weight in node.op.weights() if not weight.int8)
+    return sum(weight.numel * stored_width(weight, workload.weights) for weight in trained)
 
 
 def _alive(program: OpGraph, tape: Tape) -> Iterator[frozenset[Buffer]]:

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 Dtype = Literal["fp64", "fp32", "bf16", "fp16", "fp8", "int8"]
 DTYPE_BYTES: dict[Dtype, int] = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "int8": 1}
 DEFAULT_CONTEXT = 4096  # tokens, where neither the spec nor the user says
+
+
+class Stored(Protocol):
+    """What decides about the width of a weight's elements beside the model's dtype."""
+
+    @property
+    def keep_fp32(self) -> bool: ...
+    @property
+    def int8(self) -> bool: ...
+
+
+def stored_width(weight: Stored, dtype: Dtype) -> int:
+    """Bytes of an element of `weight`, where weights are stored as `dtype`."""
+    if weight.int8:
+        return DTYPE_BYTES["int8"]
+    return max(DTYPE_BYTES[dtype], DTYPE_BYTES["fp32"]) if weight.keep_fp32 else DTYPE_BYTES[dtype]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +32,8 @@ class Workload:
 
     `dtype` stores weights and activations (a convolution's cache among them), `kv_dtype` keys and values, `state_dtype`
     what a recurrence hands from token to token; `weight_dtype` is for weights that are stored otherwise. `assumed` says
-    that nobody gave the context; `prefix` learned tokens of the model stand before each sequence. Raises ValueError for a size below 1 or an unknown dtype.
+    that nobody gave the context; `prefix` learned tokens of the model stand before each sequence. Raises ValueError for
+    a size below 1 or an unknown dtype.
     """
 
     context: int

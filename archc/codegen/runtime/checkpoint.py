@@ -249,7 +249,13 @@ def _differences(shards: Shards, tensors: Mapping[str, Tensor]) -> list[str]:
         for name, tensor in tensors.items()
         if name in shards and shards.info(name).shape != tuple(tensor.shape)
     ]
+    kinds = [
+        f"{name} {shards.info(name).dtype} there, {tensor.dtype} here"
+        for name, tensor in tensors.items()
+        if name in shards and shards.info(name).dtype.is_floating_point != tensor.is_floating_point()
+    ]
     found = {"only in this model": missing, "only in the checkpoint": unexpected, "of another shape": shapes}
+    found["of another kind"] = kinds
     return [f"{what}: {listed(names)}" for what, names in found.items() if names]
 
 

@@ -21,7 +21,7 @@ def promoted(t: Tensor) -> Tensor:
 
 
 def cast_(model: nn.Module, dtype: torch.dtype, keep_fp32: set[str]) -> None:
-    """Cast the parameters of `model` to `dtype`, those named in `keep_fp32` to `promote(dtype)`.
+    """Cast the parameters of `model` to `dtype`, except whole numbers, those named in `keep_fp32` to `promote(dtype)`.
 
     The Parameter objects stay the same, so tied weights stay tied; of the names of a tied weight any one keeps it.
     Raises ValueError for a name that is no parameter. Call it before there are gradients.
@@ -30,7 +30,7 @@ def cast_(model: nn.Module, dtype: torch.dtype, keep_fp32: set[str]) -> None:
     if unknown := keep_fp32 - {name for name, _ in named}:
         raise ValueError(f"no such parameters: {', '.join(sorted(unknown))}")
     kept = {id(parameter) for name, parameter in named if name in keep_fp32}
-    for parameter in model.parameters():
+    for parameter in filter(torch.is_floating_point, model.parameters()):
         parameter.data = parameter.data.to(promote(dtype) if id(parameter) in kept else dtype)
     for module in model.modules():
         if isinstance(module, Packed):

@@ -86,6 +86,10 @@ def train(options: Options) -> Outcome:
     if options.length > CONTEXT:
         raise CommandError(f"--length {options.length} is beyond the context of the spec, {CONTEXT}")
     device, dtype = choose(options.device, options.dtype)
+    if any(
+        not parameter.is_floating_point() for parameter in checkpoint.empty(torch.device("meta"), dtype).parameters()
+    ):
+        raise CommandError("int8 weights are for inference: train the spec without weights=int8, then quantise")
     corpus = data.load(options.data, vocab=VOCAB, length=options.length, seed=options.seed, ids=options.ids)
     model = build(options.seed, device, dtype)
     optimizer = Optimizer(model, weight_decay=options.weight_decay, clip=options.clip)
