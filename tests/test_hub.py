@@ -7,6 +7,7 @@ import random
 import re
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,12 @@ from typing import Any
 import pytest
 
 from archc import compiler, hub
-from archc.diagnostics import Source
+from archc.diagnostics import DiagnosticError, Source
 from archc.elaborate.elaborate import elaborate
 from archc.grammar.format import format_spec
 from archc.grammar.parse import parse
 from archc.hub.match import periodic
-from archc.hub.programs import spec_of
+from archc.hub.programs import FORMATS, configuration, spec_of
 from archc.hub.repeats import Run, rolled, text
 from archc.ir.graph import Graph, Use, counts, unrolled
 from archc.ir.text import meaning
@@ -70,7 +71,7 @@ def test_the_spec_in_the_tree_says_the_same(name: str) -> None:
 
 
 def layer_by_layer(graph: Graph) -> list[str]:
-    """What every layer computes between the ends, however the stack is rolled and a shared module is called."""
+    """What every layer computes, however the stack is rolled and a shared module is called."""
     texts = {}
     for layer in counts(graph.stack):
         text = meaning(replace(graph, stack=(Use(layer),)))
@@ -89,6 +90,35 @@ def test_import_undoes_export(path: Path) -> None:
     for match in (found, *found.others) if found else ():
         spec = spec_of(Source(match.family.config_file, json.dumps(match.config)), graph.settings.name)
         assert layer_by_layer(graph_of(spec)) == layer_by_layer(graph), match.family.name
+
+
+ATTENTION = "attn gqa(3,1) d_head=10"
+LAYERS = (
+    "mamba2(n_heads=15, d_head=4)", "mamba2(n_heads=16, d_head=4, n_groups=8, chunk=128)", "mamba",
+    "mamba2(n_heads=15, d_head=4, norm_before_gate)", "mamba(conv_bias=false)", "gelu(9)", "swiglu(8)",
+    "relu2(8, bias)", f"{ATTENTION} rope", f"{ATTENTION}", f"{ATTENTION} rope(dims=2) qkv_conv=conv(4)", f"{ATTENTION} scale=0.3",
+    f"{ATTENTION} bias out_bias", f"{ATTENTION} window(4) rope", "mamba + swiglu(9)",
+    f"{ATTENTION} rope window(3) + swiglu(9)", f"{ATTENTION} rope(dims=6, theta=3) + swiglu(9)",
+)  # fmt: skip
+
+
+def test_drawn_models_survive_every_program() -> None:
+    """Whatever a program has words for is the same model when they are read again; and each program has some."""
+    draw, written = random.Random(0), Counter[str]()
+    for _ in range(100):
+        layers = ", ".join(draw.choices(draw.sample(LAYERS, draw.choice([1, 1, 2, 3])), k=draw.choice([1, 2, 4, 7])))
+        tied, wide = draw.choice(["", "tied; "]), draw.choice(["", "residual(dtype=fp32); "])
+        graph = graph_of(f"vocab 64; d_model 30; norm rms; mlp none; {tied}{wide}block < {layers} >")
+        for to in FORMATS:
+            try:
+                text = configuration(graph, to)
+            except DiagnosticError:
+                continue
+            written[to] += 1
+            again = graph_of(spec_of(Source(to, text)))
+            both = [[re.sub(r"chunk=\d+,? ?", "", layer) for layer in layer_by_layer(g)] for g in (again, graph)]
+            assert both[0] == both[1], (to, layers)
+    assert set(written) == set(FORMATS)
 
 
 def says(ours: dict[str, object], theirs: dict[str, object]) -> bool:

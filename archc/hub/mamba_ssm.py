@@ -84,7 +84,7 @@ def config_of(config: Mapping[str, object]) -> tuple[Family, dict[str, object]]:
     if not isinstance(ssm_cfg, dict):
         raise UnsupportedConfig(("ssm_cfg", f"{ssm_cfg!r:.60} is no dictionary"))
     layer = ssm_cfg.get("layer", "Mamba1")
-    if layer not in FAMILIES:
+    if not isinstance(layer, str) or layer not in FAMILIES:
         raise UnsupportedConfig(("ssm_cfg.layer", f"{layer!r} is none of {', '.join(FAMILIES)}"))
     if not isinstance(n_layer, int) or not 0 < n_layer <= 100_000:
         raise UnsupportedConfig(("n_layer", f"{n_layer!r:.60} is no number of layers"))
@@ -136,8 +136,25 @@ def _derive(facts: Facts) -> Facts:
 
 
 def _limit(facts: Facts) -> str | None:
-    if "attn.n_heads" in facts and not facts["causal"]:
-        return "attn_cfg.causal: attention that sees what comes is not supported: say true"
+    if "mamba2.d_head" in facts:
+        d_head, n_groups, expand = (
+            whole(facts, "mamba2.d_head"),
+            whole(facts, "mamba2.n_groups"),
+            facts["mamba2.expand"],
+        )
+        if not isinstance(expand, int):
+            return "ssm_cfg.expand: the inner width is no multiple of d_model"
+        inner = expand * whole(facts, "d_model")
+        if inner % d_head:
+            return f"ssm_cfg.headdim: {d_head} does not divide an inner width of {inner}"
+        if inner // d_head % n_groups:
+            return f"ssm_cfg.ngroups: {n_groups} does not divide {inner // d_head} heads"
+    if "attn.n_heads" in facts:
+        dims, d_head = facts.get("attn.rope.dims"), whole(facts, "attn.d_head")
+        if not facts["causal"]:
+            return "attn_cfg.causal: attention that sees what comes is not supported: say true"
+        if isinstance(dims, int) and (dims > d_head or dims % 2):
+            return f"attn_cfg.rotary_emb_dim: {dims} of {d_head} dimensions, and rotary positions turn pairs of them"
     return None
 
 

@@ -67,10 +67,11 @@ def _limit(facts: Facts) -> str | None:
             return f"{key}: {facts[path]!r} is not supported, only {wanted!r}"
     if whole(facts, "mamba.every") < 1:
         return "mb_per_layer: a Samba has Mamba layers"
-    share, d_head = facts["rotary.share"], whole(facts, "attn.d_head")
-    assert isinstance(share, float)
-    if not facts["nope"] and int(share * d_head) % 2:
-        return f"rotary_percentage: {share} of {d_head} dimensions is odd, and rotary positions turn pairs"
+    if "attn.d_head" in facts and not facts["nope"]:
+        share, d_head = facts["rotary.share"], whole(facts, "attn.d_head")
+        assert isinstance(share, float)
+        if share > 1 or int(share * d_head) % 2 or not int(share * d_head):
+            return f"rotary_percentage: {share} of {d_head} dimensions are no pairs, which rotary positions turn"
     return None
 
 

@@ -21,6 +21,8 @@ from tests.models.packages import Workshop
 from tests.oracles.mamba2attn import mamba2attn
 from tests.oracles.samba import samba
 
+from .configs import random_config
+
 torch = pytest.importorskip("torch")
 
 Tensor = torch.Tensor
@@ -156,6 +158,28 @@ def test_native_files(name: str, workshop: Workshop, tmp_path: Path) -> None:
     assert all(torch.equal(written[key], theirs[key]) for key in theirs)
     again = spec_of(Source("config.json", (out / family.config_file).read_text()), name)
     assert again == spec_of(Source("config.json", json.dumps(config)), name)
+
+
+@pytest.mark.parametrize(("name", "native"), [("mamba", "mamba_ssm"), ("mamba2", "mamba2_ssm")])
+def test_from_transformers_to_state_spaces_and_back(name: str, native: str, workshop: Workshop, tmp_path: Path) -> None:
+    """The release of state-spaces/mamba and its conversion for transformers differ in one name."""
+    transformers = pytest.importorskip("transformers")
+    config = random_config(name, 3, tie_word_embeddings=True, vocab_size=24, layer_norm_epsilon=1e-5)
+    theirs = transformers.AutoModelForCausalLM.from_config(config)
+    theirs.save_pretrained(tmp_path / "theirs")
+    package = workshop(hub.import_config((tmp_path / "theirs" / "config.json").read_text(), name))
+    hf = package.module("hf")
+    hf.import_hf(tmp_path / "theirs", tmp_path / "run")
+    out = hf.export_hf(tmp_path / "run", tmp_path / "native", family=native)
+    written = torch.load(out / "pytorch_model.bin", weights_only=True)
+    assert {key.replace(".embedding.", ".embeddings.") for key in written} == theirs.state_dict().keys() - {
+        "lm_head.weight"
+    }
+    hf.import_hf(out, tmp_path / "run 2")
+    back = transformers.AutoModelForCausalLM.from_pretrained(
+        hf.export_hf(tmp_path / "run 2", tmp_path / "back", family=name)
+    )
+    assert all(torch.equal(back.state_dict()[key], tensor) for key, tensor in theirs.state_dict().items())
 
 
 PUBLISHED: dict[str, dict[str, Any]] = {
