@@ -59,7 +59,7 @@ CASES = [
     (65, 33, True, False),
     (1000, 64, True, True),
 ]
-# Variant, dtype, length, packed documents?, state?; each with one and with two channels a lane.
+# Variant, dtype, length, packed documents?, state?; each with every plan of the tile table.
 LANE_CASES = [
     *(("selective_scan_n16", kind, *case) for kind in TOLERANCE for case in ((65, True, True), (1000, False, False))),
     *(("selective_scan_n16", "bfloat16", *case) for case in ((1, True, True), (63, True, False), (64, False, True))),
@@ -76,6 +76,7 @@ SECONDS = 200  # after which what remains is skipped, and said to be
 def render(folder: Path) -> None:
     """Write the package that the GPU machine runs."""
     sys.path.insert(0, str(ROOT))
+    from archc.codegen.kernels import Kernel
     from archc.codegen.kernels import render as render_view
     from archc.codegen.kernels.causal_conv1d import CausalConv1d
     from archc.codegen.kernels.rms_norm import RmsNorm
@@ -85,12 +86,14 @@ def render(folder: Path) -> None:
     package = folder / "kernels_pkg"
     package.mkdir(parents=True, exist_ok=True)
     zero = {"flops_forward": "0", "flops_backward": "0"}
-    views = [SelectiveScan(name=name, **options, **zero) for name, options in SCANS.items()]
+    views: list[Kernel] = [SelectiveScan(name=name, **options, **zero) for name, options in SCANS.items()]
     views += [CausalConv1d(name=name, **options, **zero) for name, options in CONVS.items()]
-    for view in (*views, RmsNorm(), Swiglu()):
+    views += [RmsNorm(), Swiglu()]
+    for view in views:
         for file, text in render_view(view).items():
             (package / file).write_text(text)
-    for file in ("dispatch.py", "recurrence.py", "reference.py", "namespace.py"):
+    runtime = {file for view in views for file in view.runtime}
+    for file in (*sorted(runtime), "reference.py", "namespace.py"):
         shutil.copy(ROOT / "archc" / "codegen" / "runtime" / file, package / file)
     (package / "__init__.py").write_text("")
     print(f"{package}: {len(list(package.glob('*.py')))} files")
@@ -308,9 +311,9 @@ def check_lanes_case(folder: Path, case: tuple[str, str, int, bool, bool]) -> tu
     inputs["initial"] = torch.randn(batch, LANE_CHANNELS, 16, device="cuda") if stateful else None
     oracle = partial(package.reference.selective_scan, dt_softplus=SCANS[name]["dt_softplus"])
     lanes = importlib.import_module(f"kernels_pkg.{name}_lanes_kernels")
-    for few, channels in ((1 << 20, 1), (0, 2)):
-        lanes.FEW_CHANNELS = few
-        label = f"{name} T={length} packed={packed:d} state={stateful:d} channels={channels}"
+    for number, plan in enumerate(lanes.PLANS):
+        lanes.PLANS = (plan,)
+        label = f"{name} T={length} packed={packed:d} state={stateful:d} plan={number}"
         run = lambda **i: forward(*i.values())[:2]  # noqa: E731
         check(report, label, run, oracle, inputs, moving=("dB", "dC"))
         torch.use_deterministic_algorithms(True)

@@ -65,14 +65,18 @@ def scan(package: ModuleType, name: str) -> bool:
     if not SCANS[name].lanes:
         cases = CASES["first"] + [(1000, 3, False, True)] if name == "selective_scan" else CASES["other"]
         return scan_cases(package, name, cases)
-    # Lane programs: both ways to add up the gradients of B and C, both numbers of channels of a lane.
+    # Lane programs: both ways to add up the gradients of B and C, the most different plans.
     lanes = importlib.import_module(f"{package.__name__}.{name}_lanes_kernels")
+    few, *_, again, many = lanes.PLANS
     d_inner = SCANS[name].d_inner
     torch.use_deterministic_algorithms(True)
+    lanes.PLANS = (few,)
     right = scan_cases(package, name, [(1, d_inner, True, True), (43, d_inner, True, True)])
     torch.use_deterministic_algorithms(False)
-    lanes.FEW_CHANNELS = 0
-    return right and scan_cases(package, name, [(33, d_inner, False, True), (8, d_inner, True, False)])
+    for plan, case in ((again, (33, d_inner, False, True)), (many, (8, d_inner, True, False))):
+        lanes.PLANS = (plan,)
+        right &= scan_cases(package, name, [case])
+    return right
 
 
 def scan_cases(package: ModuleType, name: str, cases: list[tuple[int, int, bool, bool]]) -> bool:

@@ -4,6 +4,7 @@ import importlib
 import re
 import subprocess
 import tempfile
+from itertools import cycle
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +25,7 @@ from .inputs import conv_inputs, positions_of, scan_inputs  # noqa: E402
 TARGETS = (80, 90)
 MOST_STACK_BYTES = 256  # of a thread; more means that registers spill in the hot loop
 LANES_STACK_BYTES = 32  # the lane programs: a few values that live through the whole kernel, at most
+CAPPED_STACK_BYTES = 320  # where fewer registers make one wave of warps: faster than the same without spills (NOTES.md)
 POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.int64: "*i64"}
 
 
@@ -95,14 +97,20 @@ def test_compiles(
         d_inner = view.d_inner if view.lanes else 96
         inputs = [bf16(value) for value in scan_inputs(name, 128, d_inner, torch.float32).values()]
         state = torch.zeros(2, d_inner, view.d_state)
-        for packed, initial, few in ((None, None, 0), (positions, state, 0), (None, None, 1 << 20)):
-            if view.lanes:
-                lanes = importlib.import_module(f"{package.__name__}.{name}_lanes_kernels")
-                monkeypatch.setattr(lanes, "FEW_CHANNELS", few)
-            elif few:
-                continue
-            y, _, states = kernels.forward(*inputs, packed, initial)
-            gradients.backward(y, initial, *inputs, packed, states)
+        if view.lanes:
+            lanes = importlib.import_module(f"{package.__name__}.{name}_lanes_kernels")
+            options = ((None, None), (positions, state))
+            for plan, (packed, initial) in zip(lanes.PLANS, cycle(options), strict=False):
+                monkeypatch.setattr(lanes, "PLANS", (plan,))
+                before = len(compiled)
+                y, _, states = kernels.forward(*inputs, packed, initial)
+                gradients.backward(y, initial, *inputs, packed, states)
+                most = CAPPED_STACK_BYTES if plan.backward_registers < 255 else LANES_STACK_BYTES
+                assert max(stack for *_, stack in compiled[before:]) <= most
+        else:
+            for packed, initial in ((None, None), (positions, state)):
+                y, _, states = kernels.forward(*inputs, packed, initial)
+                gradients.backward(y, initial, *inputs, packed, states)
         token = [value[:, :1] if value.ndim == 3 else value for value in inputs]
         steps.step(*token, positions[:, :1], state)
         steps.step(*token, None, state)
@@ -137,8 +145,8 @@ def test_compiles(
     for kernel, target, registers, stack in sorted(set(compiled)):
         record_property(f"{name}{kernel}/sm_{target}", f"{registers} registers, {stack} bytes of stack")
         print(f"{name}{kernel} sm_{target}: {registers} registers, {stack} bytes of stack")
-    most = LANES_STACK_BYTES if name in SCANS and SCANS[name].lanes else MOST_STACK_BYTES
-    assert max(stack for *_, stack in compiled) <= most
+    if not (name in SCANS and SCANS[name].lanes):
+        assert max(stack for *_, stack in compiled) <= MOST_STACK_BYTES
 
 
 def bf16(value: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from archc.codegen.kernels.kernel import Kernel
+from archc.codegen.kernels.tiles import table
 from archc.ops import scan
 
 
@@ -79,8 +80,19 @@ class SelectiveScan(Kernel, family="selective_scan"):
 
     @property
     def own_sums(self) -> int:
-        """One more than the last of the sums of a token that backward makes for its owner, counted from 2."""
-        return 5 if self.gate else 4
+        """The sums of a token over states that backward makes for its owner."""
+        return 3 if self.gate else 2
+
+    @property
+    def plans(self) -> tuple[str, ...]:
+        """The rows of the lane programs' tile table, as arguments."""
+        rows = table(self.target)["selective_scan"]
+        return tuple(", ".join(map(_number, row.values())) for row in rows)
+
+    @property
+    def plans_origin(self) -> str:
+        """Where that table comes from."""
+        return f"{self.target}: {table(self.target)['origin']}"
 
     @property
     def single_token(self) -> str:
@@ -96,3 +108,7 @@ class SelectiveScan(Kernel, family="selective_scan"):
     def block_d(self) -> int:
         """Channels of a program: 512 states in one warp, 16 registers a thread, but no more channels than threads."""
         return max(1, min(32, 512 // self.block_n))
+
+
+def _number(value: float | None) -> str:
+    return 'float("inf")' if value is None else repr(value)
