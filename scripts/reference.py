@@ -17,6 +17,7 @@ from typing import Any
 
 import archc.layers  # noqa: F401  # registers every kind
 from archc import compiler
+from archc.cli.commands import COMMANDS
 from archc.cli.talk import STATUSES
 from archc.diagnostics import DiagnosticError, Source
 from archc.elaborate import composite, macros, names, resolve, stack, suffix, values
@@ -134,14 +135,8 @@ def statuses() -> Iterator[str]:
 
 
 def commands() -> Iterator[str]:
-    from archc.cli.commands import app
-
-    found = []
-    for command in app.registered_commands:
-        assert command.callback is not None
-        name = command.name or command.callback.__name__.replace("_", "-")
-        found.append((f"`archc {name}`", sentence(command.callback).rstrip(".")))
-    yield from table(("command", "does"), sorted(found))
+    rows = ((f"`archc {name}`", sentence(command.load()).rstrip(".")) for name, command in sorted(COMMANDS.items()))
+    yield from table(("command", "does"), rows)
 
 
 SECTIONS: dict[str, Callable[[], Iterator[str]]] = {

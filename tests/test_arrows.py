@@ -30,11 +30,12 @@ MAY_IMPORT = {
     "hub": {"ir", "grammar", "diagnostics"},
     "report": {"passes", "units", "diagnostics", "pydantic", "rich"},
     "cli": {"report", "passes", "units", "diagnostics", "rich", "typer"}
-    | {"compiler", "sizing", "explaining", "linting", "verifying"},
+    | {"compiler", "text", "sizing", "explaining", "linting", "verifying"},
 }
 # The journey joins every part and speaks to nobody; the entry points name cli and nothing else.
 JOINTS = {
-    "compiler": {*MAY_IMPORT} - {"cli"},
+    "text": {"grammar", "diagnostics"},
+    "compiler": {*MAY_IMPORT, "text"} - {"cli"},
     "sizing": {"compiler", "passes", "report"},
     "linting": {"compiler", "diagnostics", "grammar", "passes", "report"},
     "explaining": {"compiler", "sizing", "grammar", "ir", "passes", "report"},

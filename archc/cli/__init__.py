@@ -10,6 +10,8 @@ from archc.cli import talk
 from archc.cli.talk import DIAGNOSTICS, INTERNAL, WOULD_OVERWRITE, internal_error, tell
 from archc.diagnostics import Diagnostic, DiagnosticError
 
+COMPLETING = "_ARCHC_COMPLETE"  # by which a shell asks for completions
+
 
 def main() -> None:
     """Run the command line and exit.
@@ -50,7 +52,7 @@ def _run() -> int:
     from archc.cli.commands import app
 
     try:
-        app()
+        app(sys.argv[1:], complete=COMPLETING in os.environ)()
     except SystemExit as stop:
         status = stop.code
     else:

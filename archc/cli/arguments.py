@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archc import compiler
 from archc.cli.inputs import STANDARD_INPUT, read
 from archc.cli.talk import tell
-from archc.compiler import Model
 from archc.diagnostics import Source
+
+if TYPE_CHECKING:
+    from archc.compiler import Model
 
 Spec = Annotated[str | None, typer.Argument(metavar="SPEC|-", help="A spec; - reads standard input.")]
 Specs = Annotated[list[str] | None, typer.Argument(metavar="SPEC|-...", help="Specs; - reads standard input.")]
@@ -42,6 +43,8 @@ def named(specs: list[str] | None, expression: str | None) -> list[Callable[[], 
 
 def load(found: Source, settings: list[str] | None) -> Model:
     """The model; its warnings are told at once."""
+    from archc import compiler  # a command that only reads text does without
+
     model = compiler.load(found, settings or ())
     tell(model.warnings)
     return model

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archc import compiler
+from archc import text as texts
 from archc.cli.arguments import Expression, Settings, Specs, named
 from archc.cli.inputs import STDIN_NAME
 from archc.cli.talk import DIAGNOSTICS, Form, say, tell, write_as
 from archc.diagnostics import Diagnostic, DiagnosticError
+
+if TYPE_CHECKING:
+    from archc.compiler import Model
 
 Format = Annotated[Form | None, typer.Option("--format", help="How diagnostics are written; $ARCHC_FORMAT, or text.")]
 Json = Annotated[bool, typer.Option("--json", help="The same as --format json.")]
@@ -26,6 +29,8 @@ def check(
     lint: Annotated[bool, typer.Option("--lint", help="Say what is legal and yet unwise, too.")] = False,
 ) -> None:
     """Find every mistake in specs, and write nothing."""
+    from archc import compiler  # fmt does without
+
     is_text = write_as("json" if as_json else form, results=True)
     findings: list[Diagnostic] = []
     for spec in named(specs, expression):
@@ -56,7 +61,7 @@ def fmt(
     changed: list[str] = []
     for spec in named(specs, None):
         try:
-            text = compiler.formatted(spec())
+            text = texts.formatted(spec())
         except DiagnosticError as failure:
             findings += failure.diagnostics
             continue
@@ -84,7 +89,7 @@ def _difference(name: str, old: str, new: str) -> str:
     return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
 
 
-def _lint(model: compiler.Model) -> tuple[Diagnostic, ...]:
+def _lint(model: Model) -> tuple[Diagnostic, ...]:
     """On one device of any kind, at the spec's own context."""
     from archc.linting import lint  # not every check needs it
     from archc.passes.workload import DEFAULT_CONTEXT, Workload

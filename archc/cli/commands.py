@@ -1,54 +1,73 @@
-"""The commands. Each reads its spec, asks `archc.compiler`, and says or writes what comes back."""
+"""The commands, and where each is. Only what is asked for is imported, so that each starts as fast as it can."""
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
 import typer
 
-from archc.cli import talk
-from archc.cli.analyzing import analyze
-from archc.cli.building import build
-from archc.cli.checking import check, fmt
-from archc.cli.comparing import diff
-from archc.cli.doctor import doctor
-from archc.cli.drawing import graph
-from archc.cli.explaining import explain
-from archc.cli.hub import MEGATRON, export_model, import_model
-from archc.cli.starting import init
-from archc.cli.talk import say
 
-app = typer.Typer(
-    name="archc",
-    help="The architecture compiler for hybrid language models: from a spec to exact budgets and a PyTorch package.",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+class Command(NamedTuple):
+    """The function of a command in a module beside this one, and what its parser is told."""
 
-app.command()(analyze)
-app.command()(check)
-app.command()(fmt)
+    module: str
+    function: str
+    context: dict[str, Any] | None = None
+
+    def load(self) -> Any:
+        return getattr(import_module(f"archc.cli.{self.module}"), self.function)
+
+    @property
+    def doc(self) -> str:
+        """Its docstring, read from the source without importing it."""
+        tree = ast.parse(Path(__file__).with_name(f"{self.module}.py").read_text(encoding="utf-8"))
+        functions = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == self.function)
+        return ast.get_docstring(next(functions)) or ""
 
 
-@app.command()
-def schema() -> None:
-    """The JSON Schema of `archc analyze --json`."""
-    from archc.report.document import json_schema
+COMMANDS = {
+    "analyze": Command("analyzing", "analyze"),
+    "check": Command("checking", "check"),
+    "fmt": Command("checking", "fmt"),
+    "build": Command("building", "build"),
+    "diff": Command("comparing", "diff"),
+    "explain": Command("explaining", "explain"),
+    "graph": Command("drawing", "graph"),
+    "init": Command("starting", "init"),
+    # Megatron's own options follow the name of a checkpoint, and are read there.
+    "import": Command("hub", "import_model", {"allow_extra_args": True, "ignore_unknown_options": True}),
+    "export": Command("hub", "export_model"),
+    "schema": Command("telling", "schema"),
+    "doctor": Command("doctor", "doctor"),
+    "version": Command("telling", "version"),
+}
 
-    say(json_schema())
+
+def app(arguments: Sequence[str], *, complete: bool = False) -> typer.Typer:
+    """The command line with the command that `arguments` name. If none is, with all of them, as far as help shows them.
+
+    A shell that completes words asks for the `complete` one, with every option.
+    """
+    made = typer.Typer(
+        name="archc",
+        help="The architecture compiler for hybrid language models: from a spec to exact budgets and a package.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    made.callback()(_nothing)  # so that a command line of one command, too, wants its name
+    asked = next((word for word in arguments if not word.startswith("-")), None)
+    for name, command in COMMANDS.items():
+        if complete or name == asked:
+            made.command(name, context_settings=command.context)(command.load())
+        elif asked not in COMMANDS:
+            made.command(name, help=command.doc)(_nothing)
+    return made
 
 
-@app.command()
-def version() -> None:
-    """The version of archc."""
-    say(f"archc {talk.version()}")
-
-
-app.command()(diff)
-app.command()(explain)
-app.command()(build)
-app.command()(init)
-app.command()(graph)
-app.command()(doctor)
-app.command(name="import", context_settings=MEGATRON)(import_model)
-app.command(name="export")(export_model)
+def _nothing() -> None:
+    pass

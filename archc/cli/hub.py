@@ -17,11 +17,10 @@ from archc.cli.inputs import STANDARD_INPUT, read
 from archc.cli.talk import DIAGNOSTICS, say
 from archc.diagnostics import Diagnostic, DiagnosticError, Source, to_json
 
-CONFIG = "config.json"
+CONFIGS = ("config.json", "lit_config.json")  # as a folder may hold
 
 
 PATTERN = re.compile(r"[-M*GDE+|/]+")  # of Megatron's letters
-MEGATRON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 class Format(StrEnum):
@@ -83,7 +82,7 @@ def export_model(
 ) -> None:
     """The configuration of a spec for another program."""
     text = compiler.exported(load(source(spec, expression), settings), to.value, family)
-    _give(text, out / CONFIG if out is not None and out.is_dir() else out, force)
+    _give(text, out / CONFIGS[0] if out is not None and out.is_dir() else out, force)
 
 
 def _found(config: str, more: list[str]) -> Source:
@@ -92,8 +91,10 @@ def _found(config: str, more: list[str]) -> Source:
         return Source("command line", " ".join(["--hybrid-layer-pattern", config, *more]))
     if more:
         raise typer.BadParameter("only a pattern of Megatron has options of Megatron", param_hint=more[0])
-    folder = config != STANDARD_INPUT and os.path.isdir(config)
-    return read(os.path.join(config, CONFIG) if folder else config)
+    if config == STANDARD_INPUT or not os.path.isdir(config):
+        return read(config)
+    names = [name for name in CONFIGS if os.path.exists(os.path.join(config, name))]
+    return read(os.path.join(config, *names[:1] or CONFIGS[:1]))
 
 
 def _give(text: str, out: Path | None, force: bool) -> None:

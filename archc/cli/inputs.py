@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
-from archc import compiler
+from archc import text
 from archc.diagnostics import Diagnostic, DiagnosticError, Source
 
 STANDARD_INPUT = "-"
@@ -33,4 +33,4 @@ def unreadable(name: str, failure: OSError | ValueError) -> Diagnostic:
 
 
 def _decoded(file: BinaryIO, name: str) -> Source:
-    return compiler.source(name, file.read(MAX_BYTES))
+    return text.source(name, file.read(MAX_BYTES))
