@@ -96,8 +96,8 @@ ATTENTION = "attn gqa(3,1) d_head=10"
 LAYERS = (
     "mamba2(n_heads=15, d_head=4)", "mamba2(n_heads=16, d_head=4, n_groups=8, chunk=128)", "mamba",
     "mamba2(n_heads=15, d_head=4, norm_before_gate)", "mamba(conv_bias=false)", "gelu(9)", "swiglu(8)",
-    "relu2(8, bias)", f"{ATTENTION} rope", f"{ATTENTION}", f"{ATTENTION} rope(dims=2) qkv_conv=conv(4)", f"{ATTENTION} scale=0.3",
-    f"{ATTENTION} bias out_bias", f"{ATTENTION} window(4) rope", "mamba + swiglu(9)",
+    "relu2(8, bias)", f"{ATTENTION} rope", f"{ATTENTION}", f"{ATTENTION} rope(dims=2) qkv_conv=conv(4)",
+    f"{ATTENTION} scale=0.3", f"{ATTENTION} bias out_bias", f"{ATTENTION} window(4) rope", "mamba + swiglu(9)",
     f"{ATTENTION} rope window(3) + swiglu(9)", f"{ATTENTION} rope(dims=6, theta=3) + swiglu(9)",
 )  # fmt: skip
 
