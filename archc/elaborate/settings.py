@@ -11,6 +11,8 @@ from archc.elaborate.accepts import accepts
 from archc.layers.kind import ChannelMixer, Norm, Part, Placement, Problem, fields_of
 from archc.layers.parts import RMS
 
+MAX_CUTOFFS = 32  # each makes tables and a softmax of its own
+
 
 @dataclass(frozen=True, kw_only=True)
 class Adaptive(Part, keyword="adaptive"):
@@ -24,6 +26,9 @@ class Adaptive(Part, keyword="adaptive"):
     def problems(self, vocab: int, d_model: int) -> list[Problem]:
         """What is wrong with the cuts in a model of these sizes, as paths into the settings."""
         ends, fields = (0, *self.cutoffs, vocab), ("embed.adaptive.cutoffs", "vocab")
+        if len(self.cutoffs) > MAX_CUTOFFS:
+            message = f"a vocabulary is cut {MAX_CUTOFFS} times at most, and not {len(self.cutoffs)} times"
+            return [Problem("bad-cutoffs", message, fields[:1], "", "published models have 3 cutoffs")]
         if any(end <= start for start, end in pairwise(ends)):
             message = f"the cutoffs of a vocabulary of {vocab} increase and stay below it"
             return [Problem("bad-cutoffs", message, fields, "", "write for example adaptive([20000, 60000])")]
