@@ -1,4 +1,4 @@
-"""Tile tables: one JSON file a target, written by `python -m bench.tune` on a GPU and read when kernels are rendered."""
+"""Tile tables: one JSON file a target, written by `python -m bench.tune` on a GPU, read when kernels are rendered."""
 
 from __future__ import annotations
 
