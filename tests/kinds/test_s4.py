@@ -213,6 +213,47 @@ def test_kernel_flops_are_the_analysed_ones(T: int) -> None:
     assert s4d_module.step_flops(2, 3, 4) == analysed.model.at({"B": 2, "T": 1})
 
 
+class Counted(float):
+    """A number that counts the operations in which it takes part."""
+
+    total = 0
+
+    def _made(self, value: float) -> Counted:
+        Counted.total += 1
+        return Counted(value)
+
+    def __add__(self, other: float) -> Counted:
+        return self._made(float(self) + float(other))
+
+    def __sub__(self, other: float) -> Counted:
+        return self._made(float(self) - float(other))
+
+    def __mul__(self, other: float) -> Counted:
+        return self._made(float(self) * float(other))
+
+
+def test_model_flops_are_those_of_the_recurrence() -> None:
+    """The paper's recurrence in real numbers, each operation counted as it is carried out; and it is the recurrence."""
+    T, pairs = 5, 4
+    inputs = [tensor.detach() for tensor in draw(T, D=1, pairs=pairs)]
+    x, A_log, A_imag, C, D, log_dt = inputs
+    A, C = torch.complex(-A_log.exp(), A_imag)[0], torch.view_as_complex(C)[0]
+    a = (log_dt.exp() * A).exp()
+    c = C * (a - 1) / A
+    state = [(Counted(0), Counted(0))] * pairs
+    Counted.total, ys = 0, []
+    for number in x[0, :, 0].tolist():
+        u, y = Counted(number), Counted(0)
+        for n in range(pairs):
+            (re, im), (a_re, a_im) = state[n], (float(a[n].real), float(a[n].imag))
+            re, im = re * a_re - im * a_im + u, im * a_re + re * a_im
+            state[n] = re, im
+            y = y + (re * float(c[n].real) - im * float(c[n].imag))
+        ys.append(y * 2 + u * float(D[0]))
+    assert Counted.total == s4d_flops(Const(1), Const(pairs)).model.at({"B": 1, "T": T})
+    same(torch.tensor(list(map(float, ys)), dtype=x.dtype), s4d(*inputs)[0, :, 0])
+
+
 def test_the_products_of_powers_are_what_torch_counts() -> None:
     c, z = torch.randn(3, 4, dtype=torch.complex64), -torch.rand(3, 4).to(torch.complex64)
     for function in (lambda: vandermonde(c, z, 13), lambda: moments(torch.randn(3, 13), z)):
