@@ -47,12 +47,13 @@ def verification(model: Model, workload: Workload, request: Request, measured: M
         workload.batch,
         workload.context,
         workload.dtype,
-        tuple(_comparisons(model, workload, measured)),
+        tuple(comparisons(model, workload, measured)),
         _step(model, workload, request, step) if step else None,
     )
 
 
-def _comparisons(model: Model, workload: Workload, measured: Mapping[str, Any]) -> Iterator[Comparison]:
+def comparisons(model: Model, workload: Workload, measured: Mapping[str, Any]) -> Iterator[Comparison]:
+    """The figures that are exact."""
     counted, kept = params(model.graph, workload), state(model.graph, workload).total
     executed = flops(model.lowered, workload).total
     cache_bytes = workload.batch * sum(part.n_bytes for part in (kept.kv, kept.ssm, kept.conv))

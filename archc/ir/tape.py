@@ -32,15 +32,17 @@ class Buffer:
 class Tape:
     """What is written while a program runs in a dtype of `element` bytes; `maker` is the op that runs.
 
-    `kept` is what backward reads, `products` what selective recomputation keeps: results of matrix products, attention
-    and scans.
+    `kept` is what backward reads, and `read` the values through which it does; `products` are what selective
+    recomputation keeps: results of matrix products, attention and scans.
     """
 
     def __init__(self, element: int) -> None:
         self.element = element
         self.maker = ""
         self.kept: dict[Buffer, None] = {}
+        self.read: dict[Value, None] = {}
         self.products: dict[Buffer, None] = {}
+        self._origins: dict[Value, tuple[Value, ...]] = {}  # of views
         self._places: dict[Value, tuple[Buffer, ...]] = {}
 
     def places(self, value: Value) -> tuple[Buffer, ...]:
@@ -53,7 +55,15 @@ class Tape:
 
     def view(self, value: Value, *of: Value) -> None:
         """Let a value lie where others do."""
+        self._origins[value] = of
         self.put(value, *(buffer for other in of for buffer in self.places(other)))
+
+    def part(self, value: Value, parts: tuple[Value, ...]) -> Value | None:
+        """Which of the parts a value is, or a view of; None if it is of none of them alone."""
+        if value in parts:
+            return value
+        found = {self.part(origin, parts) for origin in self._origins.get(value, ())}
+        return found.pop() if len(found) == 1 else None
 
     def absent(self, value: Value) -> bool:
         return not self.places(value)
@@ -74,6 +84,7 @@ class Tape:
 
     def keep(self, *values: Value) -> None:
         """Backward reads these."""
+        self.read.update(dict.fromkeys(values))
         for value in values:
             self.kept.update(dict.fromkeys(self.places(value)))
 

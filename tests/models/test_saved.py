@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -12,9 +13,9 @@ from archc.passes.pipeline import lower
 from archc.passes.plan import Recompute
 from archc.passes.saved import saved
 from archc.passes.workload import Dtype, Workload
-from archc.verifying import TORCH, by_group
+from archc.verifying import TORCH, by_group, comparisons
 
-from .cases import KINDS, MODELS, SWIGLU, spec
+from .cases import KINDS, MODELS, SPECS, SWIGLU, spec
 from .packages import Workshop
 
 torch = pytest.importorskip("torch")
@@ -44,6 +45,15 @@ def test_what_stays_alive_is_what_the_analysis_says(name: str, fuse: bool, dtype
         analysed = saved(package.lowered, workload, recompute).groups
         found = by_group(package.lowered, measured[recompute])
         assert {group.name: group.n_bytes for group in analysed} == found, recompute
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_every_spec_in_full_size(path: Path, workshop: Workshop) -> None:
+    """On the meta device a model may have any size."""
+    package = workshop(path.read_text(encoding="utf-8"))
+    measured = package.module("measure").sizes(1, 4096, torch.bfloat16)
+    assert [c for c in comparisons(package.model, Workload(context=4096), measured) if not c.equal] == []
 
 
 @pytest.mark.parametrize("recompute", get_args(Recompute))

@@ -21,6 +21,7 @@ from .experts import combine, dispatch, expert_linear
 from .initialise import A_log_, dt_bias_, dt_weight_, normal_, ones_, uniform_
 from .precision import promote
 from .projections import Packed, fused_linear
+from .recompute import Recompute, layer_call
 from .rms_norm import add_rms_norm, rms_norm
 from .routing import route
 from .selective_scan import selective_scan
@@ -49,6 +50,8 @@ KEEP_FP32: tuple[str, ...] = (".A_log", ".D", ".dt_proj.bias")
 class Model(nn.Module):
     """jamba_v0_1: tokens to logits."""
 
+    recompute: Recompute = "none"  # what layers keep for backward, and what they compute again
+
     def __init__(self) -> None:
         super().__init__()
         self.embed = nn.Embedding(65536, 4096)
@@ -69,8 +72,9 @@ class Model(nn.Module):
             positions = cache.positions(*tokens.shape) if positions is None else positions
         delta: Tensor | None = None
         residual = self.embed(tokens)  # [B, T, d_model]
+        call = layer_call(self.recompute if cache is None else "none", pending=True)
         for layer, state in zip(self.layers, states, strict=True):
-            delta, residual = layer(delta, residual, positions, state)
+            delta, residual = call(layer, delta, residual, positions, state)
         h, _ = add_rms_norm(delta, residual, self.norm.weight, 1e-06)  # [B, T, d_model] each
         logits: Tensor = self.lm_head(h)  # [B, T, vocab]
         if cache is not None:
