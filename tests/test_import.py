@@ -37,6 +37,13 @@ def test_what_is_imported_is_a_spec_and_goes_back(archc: Run, tmp_path: Path) ->
     assert archc("export", str(spec), "-o", str(tmp_path)).out == f"wrote {tmp_path / 'config.json'}\n"
 
 
+def test_a_folder_of_samba_has_its_own_name(archc: Run, tmp_path: Path) -> None:
+    spec = str(ROOT / "specs" / "samba_421m.arch")
+    archc("export", spec, "--to", "samba", "-o", str(tmp_path / "lit_config.json"))
+    assert archc("import", str(tmp_path)).out == archc("import", str(tmp_path / "lit_config.json")).out
+    assert "block x6 < mamba, attn gqa(12,12) >" in archc("import", str(tmp_path)).out
+
+
 def test_json_is_for_machines(archc: Run, tmp_path: Path) -> None:
     plain = archc("import", str(JAMBA)).out
     assert json.loads(archc("import", str(JAMBA), "--json").out) == {"spec": plain, "findings": []}

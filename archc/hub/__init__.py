@@ -3,7 +3,9 @@
 match(graph)           the family that computes what a graph computes, by structure
 config(graph)          its config.json; export_config(graph) is the same and raises where there is none
 spec_text(config)      the short spec that a config.json means; import_config(text) reads the file's text
-hub_py(graph)          the table that a generated package converts checkpoints by
+hub_py(graph)          the tables that a generated package converts checkpoints by
+
+`programs.py` does the same with files, and with the words of programs beside transformers.
 """
 
 from __future__ import annotations
