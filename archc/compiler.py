@@ -111,12 +111,22 @@ def analyse(model: Model, workload: Workload, convention: Convention = "archc") 
     )
 
 
-def build(model: Model, *, fuse: bool = True) -> dict[str, str]:
-    """The files of the package, by name. Without `fuse` its code follows the spec op by op."""
+def build(model: Model, *, fuse: bool = True, target: str = "sm_90") -> dict[str, str]:
+    """The files of the package, by name. Without `fuse` its code follows the spec op by op.
+
+    `target`, one of `targets()`, is the GPU whose tile tables the kernels take; they run on others too.
+    """
     from archc.codegen.package import build_package  # jinja2 is for builds alone
 
     graph = model.lowered if fuse else model.graph
-    return build_package(model.graph, graph, model.spec_text, model.graph.settings.name)
+    return build_package(model.graph, graph, model.spec_text, model.graph.settings.name, target)
+
+
+def targets() -> tuple[str, ...]:
+    """The GPU architectures that `build` knows tile tables of, the default first."""
+    from archc.codegen.kernels.tiles import TARGETS
+
+    return TARGETS
 
 
 def pass_names() -> tuple[str, ...]:

@@ -23,6 +23,7 @@ def build(
     merge: Annotated[bool, typer.Option("--merge", help="Merge what changed into edited files, with git.")] = False,
     print_after: Annotated[str | None, typer.Option(metavar="PASS", help="Print the IR after a pass.")] = None,
     fuse: Annotated[bool, typer.Option("--fuse/--no-fuse", help="Fuse ops, or keep them as in the spec.")] = True,
+    target: Annotated[str, typer.Option(metavar="sm_90|sm_80", help="The GPU to choose kernels' tiles for.")] = "sm_90",
     form: Format = None,
 ) -> None:
     """Write the package of a spec: PyTorch and Triton, without archc."""
@@ -34,11 +35,13 @@ def build(
     if print_after is not None and print_after not in compiler.pass_names():
         known = ", ".join(compiler.pass_names())
         raise typer.BadParameter(f"there is no pass {print_after!r}; there are {known}", param_hint="--print-after")
+    if target not in compiler.targets():
+        raise typer.BadParameter(f"there are tiles for {', '.join(compiler.targets())}", param_hint="--target")
     model = load(source(spec, expression), settings)
     if print_after is not None:
         say(compiler.ir_after(model, print_after))
     if out is not None:
-        _write(out, compiler.build(model, fuse=fuse), force, merge)
+        _write(out, compiler.build(model, fuse=fuse, target=target), force, merge)
 
 
 def _write(out: Path, files: dict[str, str], force: bool, merge: bool) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import tempfile
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 from archc import compiler
@@ -24,12 +25,13 @@ def merging(folder: Path) -> Merge:
     """How edited files of the package in `folder` are merged. Raises DiagnosticError "cannot-merge"."""
 
     @cache
-    def last(fuse: bool) -> dict[str, str]:
+    def last(fuse: bool, target: str) -> dict[str, str]:
         spec = content(folder / SPEC)
         if spec is None or hash_of(spec) != recorded(folder).get(SPEC):
             raise _refused(f"{folder / SPEC} is not the spec of the last build", "restore it")
         try:
-            return compiler.build(compiler.load(compiler.source(str(folder / SPEC), spec)), fuse=fuse)
+            model = compiler.load(compiler.source(str(folder / SPEC), spec))
+            return compiler.build(model, fuse=fuse, target=target)
         except DiagnosticError:
             message = "this version of archc no longer builds the last spec"
             raise _refused(message, "build with the version before") from None
@@ -38,7 +40,8 @@ def merging(folder: Path) -> Merge:
         wanted = recorded(folder).get(name)
         if wanted is None:
             raise _refused(f"archc did not write {folder / name}", "move it away")
-        texts = (last(fuse).get(name, "").encode() for fuse in (True, False))
+        options = product((True, False), compiler.targets())
+        texts = (last(*chosen).get(name, "").encode() for chosen in options)
         base = next((text for text in texts if hash_of(text) == wanted), None)
         if base is None:
             message = f"this version of archc no longer writes {name} as the last build did"

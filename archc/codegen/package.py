@@ -24,17 +24,21 @@ from archc.ir.graph import Graph
 from archc.ir.op import Kernel
 from archc.ir.text import meaning
 
-ALWAYS = ("train.py", "generate.py", "checkpoint.py", "hf.py", "cache.py", "precision.py", "measure.py")
+ALWAYS = ("train.py", "generate.py", "checkpoint.py", "hf.py", "cache.py", "precision.py", "measure.py", "warmup.py")
 
 
-def build_package(graph: Graph, lowered: Graph, spec_text: str, name: str) -> dict[str, str]:
-    """All files of the package `name`, by file name. `graph` is the model as written, `lowered` as it will run."""
+def build_package(graph: Graph, lowered: Graph, spec_text: str, name: str, target: str) -> dict[str, str]:
+    """All files of the package `name`, by file name. `graph` is the model as written, `lowered` as it will run.
+
+    Kernels take the tile table of `target`.
+    """
     spec_hash = sha256(meaning(graph).encode()).hexdigest()
     names = Names(_Namer())
     view = model_view(lowered, names, (), spec_hash)
     built = {"model.py": _model_file(view, names, graph), "hub.py": hub_py(graph), "spec.arch": spec_text}
     views = [
-        KernelView.known[kernel.family](name=name, **kernel.options) for name, kernel in sorted(names.kernels.items())
+        KernelView.known[kernel.family](name=function, target=target, **kernel.options)
+        for function, kernel in sorted(names.kernels.items())
     ]
     for kernel in views:
         built |= render(kernel)
