@@ -107,7 +107,9 @@ def placement_of(kinds: tuple[Kind, ...], residual: Residual) -> Placement:
     said = {kind.placement for kind in kinds if kind.placement is not None}
     if len(said) > 1:
         raise MisfitError("parallel branches share one norm, so they cannot differ in its placement")
-    placement = said.pop() if said else residual.norm
+    if not said:
+        return residual.norm
+    placement = said.pop()
     if residual.dtype == "fp32" and placement in ("post", "out"):
         raise MisfitError(f"with placement={placement} a sublayer reads the stream itself, so it cannot be fp32")
     return placement

@@ -59,7 +59,6 @@ def _retain_sum(tape: Tape, residual: Value, delta: Value, summed: Value) -> Non
         tape.new(summed, wide=tape.wide(residual))
 
 
-
 def fuse_add_norm(graph: Graph) -> Graph:
     """Rotate the whole stack, unless that is done already or a layer does not end in a residual add."""
     layers = {layer: _rotate(layer.graph) for layer in counts(graph.stack)}

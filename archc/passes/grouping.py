@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count
+from typing import Any
 
 from archc.ir.graph import Graph, Layer, Node, OpGraph, Scope, counts, shared_modules, shared_scope
 from archc.passes.spelling import copies_text, spelled, spelled_share, words
@@ -114,6 +115,12 @@ def shares(graph: Graph) -> dict[str, Scope]:
     return {scope.shared.name: scope for scope in reversed([*found]) if scope.shared is not None}
 
 
+def norm_of(graph: Graph) -> Any:
+    """The norm that the spec sets."""
+    settings: Any = graph.settings.identity
+    return settings.norm
+
+
 @lru_cache(maxsize=8)
 def sublayer_labels(graph: Graph) -> dict[object, str]:
     """The label of every distinct layer kind with its fields: what it is where that is short, else a name for it.
@@ -123,8 +130,9 @@ def sublayer_labels(graph: Graph) -> dict[object, str]:
     """
     every = [scope for layer in counts(graph.stack) for scope in sublayers(layer)]
     named = {scope.shared.name for scope in every if scope.shared is not None}
-    texts = {scope.identity: spelled(scope.identity) for scope in every if scope.shared is None}
-    within = {word for scope in every if scope.shared for word in words(spelled_share(scope))}
+    norm = norm_of(graph)
+    texts = {scope.identity: spelled(scope.identity, norm) for scope in every if scope.shared is None}
+    within = {word for scope in every if scope.shared for word in words(spelled_share(scope, norm))}
     labels: dict[object, str] = {}
     for kind, text in texts.items():
         keyword = str(getattr(kind, "keyword", text))

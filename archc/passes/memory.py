@@ -15,7 +15,7 @@ from archc.passes.holdings import cache_bytes, held_groups, total, units
 from archc.passes.params import Params
 from archc.passes.plan import Plan
 from archc.passes.stages import cut_evenly
-from archc.passes.working_set import of_program
+from archc.passes.working_set import of_group
 from archc.passes.workload import Workload
 
 PREFILL_CHUNK = 2048  # tokens of a prompt that the emitted generate.py runs at once
@@ -54,7 +54,7 @@ def inference_memory(
     cut, unit = cut_evenly(graph.stack, plan.pp), units(params, workload, plan, None)
     tokens = 1 if decode else min(chunk, workload.context)
     bound = {**workload.sequences, "T": -(-tokens // plan.cp), "P": workload.context - tokens}
-    running = {g.name: of_program(graph, g.program, workload).forward(bound) for g in groups(graph) if g.nodes}
+    running = {g.name: of_group(graph, g, workload).forward(bound) for g in groups(graph) if g.nodes}
     found = []
     for i, stage in enumerate(cut):
         held = held_groups(graph, stage, first=i == 0, last=i == len(cut) - 1)

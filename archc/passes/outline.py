@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from archc.ir.graph import Graph, OpGraph, Stack, Use, counts, op_graphs
 from archc.ir.values import Axis
-from archc.passes.grouping import layer_label, shares, sublayer_labels
+from archc.passes.grouping import layer_label, norm_of, shares, sublayer_labels
 from archc.passes.spelling import spelled, spelled_share
 
 MAX_LINE = 88  # columns of the drawn stack
@@ -67,8 +67,8 @@ def outline(graph: Graph) -> Outline:
         context=settings.context,
         tied=settings.tied,
         residual_fp32=settings.residual_fp32,
-        lets=tuple((label, spelled(kind)) for kind, label in labels.items()),
-        shares=tuple(map(spelled_share, shares(graph).values())),
+        lets=tuple((label, spelled(kind, norm_of(graph))) for kind, label in labels.items()),
+        shares=tuple(spelled_share(scope, norm_of(graph)) for scope in shares(graph).values()),
         stack=_runs(graph.stack, labels),
         sizes=_sizes(graph),
         defaults=graph.defaults,

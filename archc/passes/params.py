@@ -140,7 +140,7 @@ def _tensors(group: Group, vocab: Axis, d_model: Axis) -> Iterator[Tensor]:
     nodes = [node for _, node in group.stored]
     for module, node in group.stored:
         for weight in node.op.weights():
-            cut = weight.axes != (d_model,) and not chooses(node, nodes)
+            cut = weight.axes != (d_model,) and weight.axes[0].size.value > 1 and not chooses(node, nodes)
             yield _tensor(weight, f"{module}." if module else "", group.times, vocab, cut)
 
 

@@ -5,7 +5,8 @@ so that a storage counts once, whoever reads it: the views of a fused projection
 It belongs to the group that creates it. Parameters, tokens and the loss are not counted.
 
 Recomputation works layer by layer. `full` keeps what a layer reads, which is the stream alone: the pending sum is
-taken first. `selective` keeps that, and the results of matrix products, attention and scans within the layer.
+taken first. `selective` keeps what is handed on and the results of matrix products, attention and scans, but for
+products that are cheap for their size.
 
 Nothing is unrolled. How a layer behaves depends on itself and on what it is handed (`Slot`), of which there are few
 kinds, so the states between the layers of a repeat soon come round again, and then whole rounds are counted at once.

@@ -14,10 +14,18 @@ LEGIBLE = 10**6  # denominator up to which a fraction says more than its decimal
 WORD = re.compile(r"[a-z_][a-z_0-9]*")
 
 
-def spelled(kind: Any) -> str:
-    """A layer kind or part, with every field that differs from its default: `moe(expert=swiglu(14336)) top2/16`."""
+def spelled(kind: Any, norm: Any = None) -> str:
+    """A layer kind or part, with every field that differs from its default: `moe(expert=swiglu(14336)) top2/16`.
+
+    `norm` is the model's, whose fields are the defaults of the same norm elsewhere.
+    """
     in_order = sorted(fields(kind), key=lambda f: bool(f.metadata.get("late")))  # as the language counts them
-    given = {f.name: f for f in in_order if _required(f) or getattr(kind, f.name) != f.default}
+    elsewhere = norm if type(norm) is type(kind) else kind
+    given = {
+        f.name: f
+        for f in in_order
+        if _required(f) or getattr(kind, f.name) != f.default or getattr(elsewhere, f.name) != getattr(kind, f.name)
+    }
     chosen = ""
     if {"top_k", "n_experts"} <= given.keys():
         chosen = f" top{kind.top_k}/{kind.n_experts}"
@@ -25,7 +33,7 @@ def spelled(kind: Any) -> str:
     words: list[str] = []
     for place, field in enumerate(given.values()):
         positional = _required(field) and in_order[place] is field
-        words.append(_argument(field, getattr(kind, field.name), positional))
+        words.append(_argument(field, getattr(kind, field.name), positional, norm))
     return str(kind.keyword) + (f"({', '.join(words)})" if words else "") + chosen
 
 
@@ -36,12 +44,12 @@ class SharedProgram(Protocol):
     sublayers: Sequence[Sequence[Any]]
 
 
-def spelled_share(scope: Scope) -> str:
+def spelled_share(scope: Scope, norm: Any = None) -> str:
     """The statement that defines a shared module, on a line for its fields and one for each sublayer."""
     assert scope.shared is not None
     program = cast(SharedProgram, scope.identity)
-    sublayers = [" || ".join(map(spelled, kinds)) for kinds in program.sublayers]
-    head = f"share {scope.shared.name}{spelled(program.fields)}{copies_text(scope.shared.copies)} ="
+    sublayers = [" || ".join(spelled(kind, norm) for kind in kinds) for kinds in program.sublayers]
+    head = f"share {scope.shared.name}{spelled(program.fields, norm)}{copies_text(scope.shared.copies)} ="
     return "\n  ".join([head, "\n  + ".join(sublayers)])
 
 
@@ -53,29 +61,29 @@ def _required(field: Field[Any]) -> bool:
     return field.default is MISSING and field.default_factory is MISSING
 
 
-def _argument(field: Field[Any], value: Any, positional: bool) -> str:
+def _argument(field: Field[Any], value: Any, positional: bool, norm: Any) -> str:
     """`d_head=128`; a flag, a leading number or a part of the field's own kind stands bare."""
     name = field.name.rstrip("_")  # `in` is no name in Python
     if value is True:
         return name
-    text = _value(value)
+    text = _value(value, norm)
     bare = positional and isinstance(value, int | Fraction | str)
     own = is_dataclass(value) and name in ("heads", getattr(value, "keyword", None))
     return text if bare or own else f"{name}={text}"
 
 
-def _value(value: Any) -> str:
+def _value(value: Any, norm: Any) -> str:
     if value is None:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return f"[{', '.join(map(_value, value))}]"
+        return f"[{', '.join(_value(each, norm) for each in value)}]"
     if isinstance(value, Fraction):
         if Fraction(f"{float(value):g}") == value:
             return f"{float(value):g}"
         return str(value) if value.denominator < LEGIBLE else repr(float(value))
-    return spelled(value) if is_dataclass(value) else str(value)
+    return spelled(value, norm) if is_dataclass(value) else str(value)
 
 
 def words(text: str) -> set[str]:

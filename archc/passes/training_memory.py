@@ -19,7 +19,7 @@ from archc.passes.memory import Amount, Memory, nonzero
 from archc.passes.params import Params
 from archc.passes.plan import Plan, Training
 from archc.passes.stages import cut_evenly, first, layer_at, length, turning_points
-from archc.passes.working_set import of_program
+from archc.passes.working_set import of_group
 from archc.passes.workload import DTYPE_BYTES, Workload, stored_width
 
 LOSS = "loss"  # the group of what the loss saves
@@ -71,7 +71,7 @@ class _Step:
         self.name = {layer: group.name for group in found if group.is_layer for layer in group.layers}
         self.times = {group.name: group.times for group in found}
         self.saved = {group.name: group.n_bytes for group in saved.groups}
-        sets = {g.name: of_program(graph, g.program, workload) for g in found if g.is_layer}
+        sets = {g.name: of_group(graph, g, workload) for g in found if g.is_layer}
         self.working = {
             name: -(-(a.backward(workload.sequences) - a.weight_gradients) // plan.sequence_divisor)
             for name, a in sets.items()

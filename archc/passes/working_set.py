@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from archc.ir.graph import Graph, Node, OpGraph
+from archc.ir.size import Size, add
 from archc.ir.tape import Buffer, Tape
 from archc.ir.values import Value, numel
+from archc.passes.grouping import Group
 from archc.passes.workload import DTYPE_BYTES, Workload, stored_width
 
 FP32 = DTYPE_BYTES["fp32"]
@@ -27,19 +29,25 @@ def begin(graph: Graph, program: OpGraph, workload: Workload) -> Tape:
     return tape
 
 
-def of_program(graph: Graph, program: OpGraph, workload: Workload) -> WorkingSet:
-    """Of a program of the lowered `graph`, for any number of tokens; what depends on dtypes alone is found once."""
-    return _found(graph, program, replace(workload, context=1, batch=1))
+def of_group(graph: Graph, group: Group, workload: Workload) -> WorkingSet:
+    """Of one part of a group of the lowered `graph`; what depends on dtypes alone is found once."""
+    return _found(graph, group, replace(workload, context=1, batch=1))
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """An op's backward: gradients that come in and go out, what it frees; `weights` are bytes of gradients so far."""
+    """An op's backward: gradients that come in and go out, what it frees, and what its kernel holds for a while.
+
+    `weights` are bytes of the gradients of the group's own weights so far. Gradients of a shared module's weights add up
+    elsewhere: those of this use, `lent`, are gone behind it.
+    """
 
     arriving: tuple[Value, ...]
     fresh: tuple[Value, ...]
     freed: tuple[Buffer, ...]
     weights: int
+    lent: int
+    workspace: Size
     passes_on: bool  # the gradient of a view lies where it came
 
 
@@ -49,6 +57,7 @@ class WorkingSet:
 
     program: OpGraph
     alive: tuple[frozenset[Buffer], ...]  # while each op runs forward without gradients
+    beside: tuple[Size, ...]  # what its kernel holds then, beside operands and results
     steps: tuple[Step, ...]  # last op first
     widths: Mapping[Value, int]
     weight_gradients: int
@@ -56,7 +65,10 @@ class WorkingSet:
     def forward(self, bound: Mapping[str, int]) -> int:
         """Most bytes at once without gradients, what the program is handed included."""
         sizes = {buffer: buffer.n_bytes.at(bound) for buffer in frozenset().union(*self.alive)}
-        return max(sum(sizes[buffer] for buffer in buffers) for buffers in self.alive)
+        return max(
+            sum(sizes[buffer] for buffer in buffers) + beside.at(bound)
+            for buffers, beside in zip(self.alive, self.beside, strict=True)
+        )
 
     def backward(self, bound: Mapping[str, int]) -> int:
         """Most bytes at once of gradients, those of weights included, and of what the program itself has saved."""
@@ -68,29 +80,37 @@ class WorkingSet:
             arriving = sum(live.pop(value, 0) for value in step.arriving)
             fresh = {value: gradient[value] for value in step.fresh}
             during = sum(live.values()) + sum(fresh.values()) + (0 if step.passes_on else arriving)
-            most = max(most, kept + step.weights + during)
+            most = max(most, kept + step.weights + during + step.lent + step.workspace.at(bound))
             kept -= gone
             live |= fresh
         return most
 
 
 @lru_cache(maxsize=64)
-def _found(graph: Graph, program: OpGraph, workload: Workload) -> WorkingSet:
+def _found(graph: Graph, group: Group, workload: Workload) -> WorkingSet:
+    program, owned = group.program, {id(node) for _, node in group.stored}
     tape = begin(graph, program, workload)
     known = {buffer for value in program.inputs for buffer in tape.places(value)}
     saved_by: list[tuple[Buffer, ...]] = []  # by op: what no earlier one keeps as well
-    for node in program.nodes:
+    workspaces = [node.op.workspace(node.inputs, node.outputs) for node in program.nodes]
+    beside: list[Size] = []
+    for node, (forward, _) in zip(program.nodes, workspaces, strict=True):
         node.op.retain(tape, node.inputs, node.outputs)
         saved_by.append(tuple(buffer for buffer in tape.kept if buffer not in known))
         known.update(tape.kept)
+        operands = {buffer for value in (*node.inputs, *node.outputs) for buffer in tape.places(value)}
+        beside.append(add(forward, *(buffer.n_bytes for buffer in saved_by[-1] if buffer not in operands)))
     steps, weights = [], 0
-    for node, freed in zip(reversed(program.nodes), reversed(saved_by), strict=True):
-        weights += _weight_gradients(node, workload)
+    for node, freed, (_, workspace) in zip(*map(reversed, (program.nodes, saved_by, workspaces)), strict=True):
+        gradients = _weight_gradients(node, workload)
+        own = id(node) in owned
+        weights += gradients * own
         fresh = tuple(value for value in node.inputs if value.type == "activation" and not tape.absent(value))
-        steps.append(Step(node.outputs, fresh, freed, weights, node.op.is_view and len(node.outputs) == 1))
+        passes_on = node.op.is_view and len(node.outputs) == 1
+        steps.append(Step(node.outputs, fresh, freed, weights, gradients * (not own), workspace, passes_on))
     values = {*program.outputs, *(value for step in steps for value in step.fresh)}
     widths = {value: tape.width(tape.wide(value)) for value in values}
-    return WorkingSet(program, tuple(_alive(program, tape)), tuple(steps), widths, weights)
+    return WorkingSet(program, tuple(_alive(program, tape)), tuple(beside), tuple(steps), widths, weights)
 
 
 def _weight_gradients(node: Node, workload: Workload) -> int:

@@ -1,4 +1,4 @@
-"""Experts of int8 from a checkpoint that was trained without: python -m PACKAGE.quantise CHECKPOINT OUT
+"""Make experts of int8 from a checkpoint that was trained without: python -m PACKAGE.quantise CHECKPOINT OUT.
 
 The checkpoint is one of the same spec without `weights=int8`. Each row of an expert's matrix becomes whole numbers from
 -127 to 127 and one scale, its largest magnitude over 127; everything else is copied. One matrix is in memory at a time.
