@@ -9,7 +9,7 @@ from archc.ir.op import Flops, Module, Op, Printer, Result
 from archc.ir.size import Size, add, mul
 from archc.ir.tape import Tape
 from archc.ir.values import Axis, Init, Value, Weight, numel
-from archc.ops.linear import DEFAULT_INIT, ZEROS
+from archc.ops.linear import DEFAULT_INIT, ZEROS, kept_product
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +55,12 @@ class HeadLinear(Op):
 
     def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
         tape.keep(*inputs)
+        product = kept_product(self.d_in.symbol, self.d_out)
         adds = self.bias and not self.bias_elsewhere
         if adds:  # to a result that nobody reads again
-            tape.extra("product", mul(add(*(numel(v.axes) for v in outputs)), tape.element), kept=False, product=True)
-        tape.new(*outputs, product=not adds)
+            n_bytes = mul(add(*(numel(v.axes) for v in outputs)), tape.element)
+            tape.extra("product", n_bytes, kept=False, product=product)
+        tape.new(*outputs, product=product and not adds)
 
     def imports(self) -> tuple[tuple[str, str], ...]:
         return ((".heads", "head_linear"),) if self.bias and self.bias_elsewhere else ()

@@ -15,7 +15,7 @@ from archc.ir.size import Size, mul
 from archc.ir.tape import Tape
 from archc.ir.values import BATCH, Axis, State, Value, Weight, numel
 from archc.ops.attention import CONTEXT, causal_pairs
-from archc.ops.linear import DEFAULT_INIT
+from archc.ops.linear import DEFAULT_INIT, kept_product
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,8 @@ class LatentAttention(Op):
         """The latents, and what attention reads; keys are put together anew, values lie in the projection's result."""
         tape.keep(inputs[2])
         tokens, rows = numel(inputs[2].axes[:-1]), numel(inputs[0].axes[:-1])
-        tape.extra("k_nope, v", mul(tokens, self.rows.symbol, tape.element), product=True)
+        product = kept_product(self.kv_rank.symbol, self.rows.size)
+        tape.extra("k_nope, v", mul(tokens, self.rows.symbol, tape.element), product=product)
         for name in ("q", "k"):
             tape.extra(name, mul(rows, self.d_head.symbol + self.d_rope.symbol, tape.element))
         tape.new(*outputs, product=True)

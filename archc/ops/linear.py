@@ -13,6 +13,12 @@ from archc.ir.values import BATCH, TIME, Axis, Init, Value, Weight, numel
 
 DEFAULT_INIT = Init("normal_", (0.02,))
 ZEROS = Init("zeros_")
+WIDENS = 8  # times as wide as its operand: selective recomputation makes such a product again
+
+
+def kept_product(d_in: Size, d_out: Size) -> bool:
+    """Whether selective recomputation keeps a product; those that widen much are large, and cheap to have again."""
+    return d_out.value <= WIDENS * d_in.value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +62,7 @@ class Linear(Op):
 
     def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
         tape.keep(*inputs)
-        tape.new(*outputs, product=True)
+        tape.new(*outputs, product=kept_product(self.d_in.symbol, self.d_out))
 
     def imports(self) -> tuple[tuple[str, str], ...]:
         return (("torch.nn", "functional as F"),) if self.bias and self.bias_elsewhere else ()
