@@ -141,6 +141,10 @@ class Op(ABC):
         if not self.is_view:
             tape.keep(*inputs)
 
+    def workspace(self, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> tuple[Size, Size]:
+        """Bytes that it holds for a while beside operands, results and what it keeps: forward, and backward."""
+        return ZERO, ZERO
+
     @property
     def matmul(self) -> bool:
         """Whether its FLOPs are matrix products, which run on tensor cores."""

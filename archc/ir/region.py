@@ -45,6 +45,10 @@ class Region(Op):
         owner = next((node.op for node in self.inner.nodes if weight in node.op.weights()), None)
         return owner.touched(weight) if owner is not None else numel(weight.axes)
 
+    def workspace(self, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> tuple[Size, Size]:
+        held = [node.op.workspace(node.inputs, node.outputs) for node in self.inner.nodes]
+        return add(*(forward for forward, _ in held)), add(*(backward for _, backward in held))
+
     @property
     def matmul(self) -> bool:
         return any(node.op.matmul for node in self.inner.nodes)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from archc.ir.body import Body
 from archc.ir.op import Flops, Op, Printer, Result
-from archc.ir.size import Const, Size, Symbol, maximum, minimum, mul
-from archc.ir.tape import Tape
+from archc.ir.size import ZERO, Const, Size, Symbol, maximum, minimum, mul
+from archc.ir.tape import FP32_BYTES, Tape
 from archc.ir.values import BATCH, TIME, Axis, State, Value, numel
 
 STATE = (".attention", "AttentionState")
@@ -144,6 +144,10 @@ class Attention(Op):
     def options(self) -> str:
         options = {"scale": self.scale, "window": self.window, "cap": self.cap}
         return ", ".join(f"{name}={value!r}" for name, value in options.items() if value is not None)
+
+    def workspace(self, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> tuple[Size, Size]:
+        """FlashAttention-2 adds the gradient of q up in fp32 (arXiv:2307.08691, algorithm 2)."""
+        return ZERO, mul(FP32_BYTES, numel(inputs[0].axes))
 
     @property
     def mixes_tokens(self) -> bool:

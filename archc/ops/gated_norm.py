@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from archc.ir.body import Body
 from archc.ir.op import Module, Op, Printer, Result
-from archc.ir.tape import Tape
-from archc.ir.values import Axis, Init, Value, Weight
+from archc.ir.size import Size, mul
+from archc.ir.tape import FP32_BYTES, Tape
+from archc.ir.values import Axis, Init, Value, Weight, numel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,13 @@ class GatedRMSNorm(Op):
     groups: int
     eps: float
     norm_before_gate: bool = False
+
+    def workspace(self, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> tuple[Size, Size]:
+        """Of its plain torch form: 4 wide tensors at once forward (y, the gate, what is normed, and its square), and
+        11 backward (y, z, grad, the sigmoid, the gate, what is normed, two gradients, and the factors of that of z).
+        """
+        wide = mul(FP32_BYTES, numel(outputs[0].axes))
+        return mul(4, wide), mul(11, wide)
 
     def results(self, *inputs: Value) -> tuple[Result, ...]:
         _, z = inputs

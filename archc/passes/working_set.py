@@ -38,7 +38,7 @@ def of_group(graph: Graph, group: Group, workload: Workload) -> WorkingSet:
 class Step:
     """An op's backward: gradients that come in and go out, what it frees, and what its kernel holds for a while.
 
-    `weights` are bytes of the gradients of the group's own weights so far. Gradients of a shared module's weights add up
+    `weights` are bytes of the gradients of the own weights of the group so far. Those of a shared module add up
     elsewhere: those of this use, `lent`, are gone behind it.
     """
 
