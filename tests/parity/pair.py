@@ -32,8 +32,18 @@ class Pair:
     folder: Path
 
     @classmethod
-    def make(cls, config: Any, workshop: Workshop, folder: Path, *, noise: float = 0.1, embedding: float = 0.3) -> Pair:
-        theirs = steady_model(config, noise, embedding)
+    def make(
+        cls,
+        config: Any,
+        workshop: Workshop,
+        folder: Path,
+        *,
+        noise: float = 0.1,
+        embedding: float = 0.3,
+        steady: bool = True,
+    ) -> Pair:
+        """The model of a configuration, its gradients worth comparing in float32 if it is to be `steady`."""
+        theirs = (steady_model if steady else random_model)(config, noise, embedding)
         theirs.save_pretrained(folder / "theirs", max_shard_size=SHARD_SIZE)
         spec = hub.import_config((folder / "theirs" / "config.json").read_text(), config.model_type)
         return cls(theirs, workshop(spec), folder)
@@ -170,7 +180,7 @@ def in_type(model: Any, dtype: torch.dtype) -> Any:
     return found
 
 
-def random_model(config: Any, noise: float, embedding: float, seed: int) -> Any:
+def random_model(config: Any, noise: float, embedding: float, seed: int = 0) -> Any:
     """A model whose every parameter is away from zero and one, so that nothing cancels and nothing is left out.
 
     `embedding` is more noise there. Where the embedding stands above what a layer adds, as in trained models, rounding

@@ -15,7 +15,7 @@ from .cases import CASES, HEAVY, any_config, pinned_config  # noqa: E402 (transf
 from .pair import Pair, difference, run  # noqa: E402
 
 # Relative to the largest number of a tensor: sums of up to a hundred products in another order, through as many as
-# twelve layers. Measured over the heavy cases: 9e-6 and 9e-14.
+# twelve layers. Measured over the heavy cases: 1e-6 in logits and 9.3e-6 in gradients; 4e-15 and 1.7e-13.
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-11}
 
 

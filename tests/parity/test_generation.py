@@ -20,7 +20,7 @@ N_TOKENS = 24
 @pytest.mark.parametrize("name", PINNED)
 def test_greedy(name: str, workshop: Workshop, tmp_path: Path) -> None:
     config = random_config(name, 0, **PINNED[name][0] | {"tie_word_embeddings": False, "vocab_size": 40})
-    pair = Pair.make(config, workshop, tmp_path, noise=0.3, embedding=0.0)
+    pair = Pair.make(config, workshop, tmp_path, noise=0.3, embedding=0.0, steady=False)
     prompt = pair.tokens[:, :7]
     generate = pair.package.module("generate")
     ours = generate.generate(pair.ours, prompt, N_TOKENS, how=generate.Sampling(temperature=0))

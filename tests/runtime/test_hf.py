@@ -212,6 +212,55 @@ def test_the_most_literal_row_names_a_tensor(toy):
     assert [pair.theirs for pair in toy.hf_names.pairs(infos, rows)] == [("model.special",), ("model.layers.12.norm",)]
 
 
+def test_pieces_of_one_tensor_are_all_there(toy):
+    rows = [("layers.*.gate", "layers.*.gate_up[0]"), ("layers.*.up", "layers.*.gate_up[1]")]
+    infos = {f"layers.{i}.{name}": toy.shards.Info(torch.float32, (3, 2)) for i in (0, 1) for name in ("gate", "up")}
+    found = toy.hf_names.pairs(infos, rows)
+    assert [(pair.ours, pair.theirs, pair.their_shape, pair.rows) for pair in found[:2]] == [
+        ("layers.0.gate", ("layers.0.gate_up",), (6, 2), slice(0, 3)),
+        ("layers.0.up", ("layers.0.gate_up",), (6, 2), slice(3, 6)),
+    ]
+    del infos["layers.1.gate"]
+    with pytest.raises(toy.shards.CheckpointError, match=r"pieces are missing: layers\.1\.gate_up$"):
+        toy.hf_names.pairs(infos, rows)
+    with pytest.raises(toy.shards.CheckpointError, match=r"two tensors have there: layers\.0\.gate_up$"):
+        toy.hf_names.pairs({"layers.0.up": infos["layers.0.up"], "x": infos["layers.0.up"]},
+                           [*rows, ("x", "layers.0.gate_up")])  # fmt: skip
+
+
+def test_layouts_that_are_not_ours(toy):
+    rows = [("alternate", "alternate[::2]"), ("axis", "axis[None]")]
+    infos = {"alternate": toy.shards.Info(torch.float32, (4, 1)), "axis": toy.shards.Info(torch.float32, (4, 1))}
+    alternate, axis = toy.hf_names.pairs(infos, rows)
+    ours = torch.tensor([[0.0], [1.0], [10.0], [11.0]])
+    theirs = torch.tensor([[0.0], [10.0], [1.0], [11.0]])
+    assert torch.equal(alternate.from_theirs(theirs), ours)
+    assert torch.equal(alternate.to_theirs(ours).reshape(alternate.their_shape), theirs)
+    assert axis.their_shape == (1, 4, 1)
+    assert torch.equal(axis.from_theirs(ours[None]), ours)
+
+
+def test_uses_of_a_shared_module(toy):
+    """Layers 2, 5 and 7 run the copies 0, 1 and 0."""
+    uses = ((2, 0), (5, 1), (7, 0))
+    names = ("g.0.w", "g.1.w", "layers.7.g_use.a", "layers.2.mixer.w", "layers.3.mixer.w")
+    infos = {name: toy.shards.Info(torch.float32, (2,)) for name in names}
+    rows = [
+        ("layers.*.mixer.w", "plain.*.w"),
+        ("layers.{use}.mixer.w", "fed.{use}.w"),
+        ("g.{copy}.w", "layers.{home}.block.w"),
+        ("layers.{use}.g_use.a", "layers.{each}.block.a.{nth}"),
+    ]
+    found = {pair.ours: (pair.theirs[0], pair.again, pair.perhaps) for pair in toy.hf_names.pairs(infos, rows, uses)}
+    assert found == {
+        "g.0.w": ("layers.2.block.w", (), ("layers.7.block.w",)),
+        "g.1.w": ("layers.5.block.w", (), ()),
+        "layers.7.g_use.a": ("layers.2.block.a.2", ("layers.7.block.a.2",), ()),
+        "layers.2.mixer.w": ("fed.2.w", (), ()),
+        "layers.3.mixer.w": ("plain.3.w", (), ()),
+    }
+
+
 def test_the_command(toy, make_model, run_folder, tmp_path, capsys):
     text = tmp_path / "text"
     text.write_text("text")
