@@ -30,12 +30,13 @@ MAY_IMPORT = {
     "hub": {"ir", "grammar", "diagnostics"},
     "report": {"passes", "units", "diagnostics", "pydantic", "rich"},
     "cli": {"report", "passes", "units", "diagnostics", "rich", "typer"}
-    | {"compiler", "text", "sizing", "explaining", "linting", "verifying"},
+    | {"compiler", "text", "loading", "sizing", "explaining", "linting", "verifying"},
 }
 # The journey joins every part and speaks to nobody; the entry points name cli and nothing else.
 JOINTS = {
     "text": {"grammar", "diagnostics"},
-    "compiler": {*MAY_IMPORT, "text"} - {"cli"},
+    "loading": {"grammar", "elaborate", "ir", "passes", "diagnostics"},
+    "compiler": {*MAY_IMPORT, "text", "loading"} - {"cli"},
     "sizing": {"compiler", "passes", "report"},
     "linting": {"compiler", "diagnostics", "grammar", "passes", "report"},
     "explaining": {"compiler", "sizing", "grammar", "ir", "passes", "report"},

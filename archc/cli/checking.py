@@ -14,7 +14,7 @@ from archc.cli.talk import DIAGNOSTICS, Form, say, tell, write_as
 from archc.diagnostics import Diagnostic, DiagnosticError
 
 if TYPE_CHECKING:
-    from archc.compiler import Model
+    from archc.loading import Model
 
 Format = Annotated[Form | None, typer.Option("--format", help="How diagnostics are written; $ARCHC_FORMAT, or text.")]
 Json = Annotated[bool, typer.Option("--json", help="The same as --format json.")]
@@ -29,13 +29,13 @@ def check(
     lint: Annotated[bool, typer.Option("--lint", help="Say what is legal and yet unwise, too.")] = False,
 ) -> None:
     """Find every mistake in specs, and write nothing."""
-    from archc import compiler  # fmt does without
+    from archc.loading import load  # fmt does without
 
     is_text = write_as("json" if as_json else form, results=True)
     findings: list[Diagnostic] = []
     for spec in named(specs, expression):
         try:
-            model = compiler.load(spec(), settings or ())
+            model = load(spec(), settings or ())
             found = (*model.warnings, *(_lint(model) if lint else ()))
         except DiagnosticError as failure:
             found = failure.diagnostics
