@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,16 +26,28 @@ def test_gradients_are_those_of_no_recomputation(name: str, workshop: Workshop) 
         assert not different, mode
 
 
-def gradients(package: Package, mode: str) -> dict[str, Any]:
+def gradients(package: Package, mode: str, wrap: Callable[[Any], Any] = lambda model: model) -> dict[str, Any]:
     """Of every parameter, of a batch of two packed documents and a whole one."""
     model = package.make(torch.float32).train()
     model.recompute = mode
     tokens = torch.randint(package.module().VOCAB, (2, 9), generator=torch.Generator().manual_seed(1))
     positions = torch.stack([torch.arange(9), torch.tensor([0, 1, 2, 3, 0, 1, 2, 3, 4])])
     torch.manual_seed(2)  # of the router's noise
-    loss = package.module("loss").cross_entropy(model(tokens, positions=positions), tokens)
+    loss = package.module("loss").cross_entropy(wrap(model)(tokens, positions=positions), tokens)
     loss.backward()
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("mode", ["selective", "full"])
+@pytest.mark.parametrize("name", ["mamba", "mla", "moe_top2", "shared_and_fed"])
+def test_recomputation_compiles_to_one_graph(name: str, mode: str, workshop: Workshop) -> None:
+    package = workshop(TEXTS[name])
+    expected = gradients(package, "none")
+    torch.compiler.reset()
+    found = gradients(package, mode, lambda model: torch.compile(model, fullgraph=True, backend="aot_eager"))
+    for parameter, grad in expected.items():
+        torch.testing.assert_close(found[parameter], grad, rtol=1e-4, atol=1e-5)  # float32, sums in another order
 
 
 def test_nothing_is_recomputed_with_a_cache_or_without_gradients(workshop: Workshop) -> None:
