@@ -156,6 +156,7 @@ def test_fmt_rewrites_and_checks(archc: Run, tmp_path: Path) -> None:
 
 def test_schema_explain_version(archc: Run) -> None:
     assert json.loads(archc("schema").out)["title"] == "AnalysisDocument"
+    assert json.loads(archc("schema", "--verification").out)["title"] == "VerificationDocument"
     codes = archc("explain").out.partition("codes (")[2].split()[4:]
     assert codes
     assert archc("explain", codes[0]).status == 0

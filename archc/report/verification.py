@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 from rich import box
@@ -109,6 +110,12 @@ def to_json(verification: Verification, version: str) -> str:
         comparisons=exact,
         step=_step_info(verification.step) if verification.step else None,
     ).model_dump_json(indent=2)
+
+
+def json_schema() -> str:
+    """The JSON Schema of that document."""
+    schema: dict[str, Any] = VerificationDocument.model_json_schema()
+    return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=2) + "\n"
 
 
 def _step_info(step: MeasuredStep) -> StepInfo:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from archc.cli import main, verifying
-from archc.report.verification import VerificationDocument
+from archc.report.verification import VerificationDocument, json_schema
+from tests.goldens.golden import check
 
 from .cases import spec
 from .packages import Workshop
@@ -47,6 +48,10 @@ def test_what_was_analysed_is_what_is_measured(path: Path, run: Run, capsys: pyt
     assert document.equal
     figures = {comparison.figure for comparison in document.comparisons}
     assert {"parameters", "cache", "forward", "backward", "saved, recompute selective: loss"} <= figures
+
+
+def test_the_schema_is_the_published_one() -> None:
+    check("verification.schema.json", json_schema())
 
 
 def test_a_difference_is_shown_and_exits_with_1(
