@@ -6,54 +6,15 @@ channel mixer as arguments, so that one `Layer` serves every combination with th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from archc.codegen.caches import CacheView, cache_view
-from archc.codegen.layout import definition, statement
+from archc.codegen.caches import cache_view
+from archc.codegen.class_view import STATELESS, ClassView, merged, skeleton_of, variant
+from archc.codegen.members import members
 from archc.codegen.programs import BODY, USE, Names, Part, Program, annotation, parts
-from archc.ir.graph import Layer, Node
-from archc.ir.op import attribute
-from archc.ir.values import Weight
+from archc.ir.graph import Layer
 
-ADDS = "N_RESIDUAL_ADDS"
 LAYER = "Layer"
-STATELESS = "None"  # cache type of a layer that keeps nothing, among layers that do
-
-
-@dataclass(frozen=True)
-class ClassView:
-    """One class to print. `children` are constructor arguments (name, type)."""
-
-    name: str
-    doc: str
-    base: str
-    packs: tuple[str, ...]
-    children: tuple[tuple[str, str], ...]
-    declared: tuple[str, ...]  # attributes that the constructor cannot declare by assigning
-    constructor: tuple[str, ...]
-    parameters: tuple[str, ...]
-    result: str
-    body: tuple[str, ...]
-    initialise: tuple[str, ...]
-    cache_type: str | None = None  # what forward takes and init_cache gives
-    cache: CacheView | None = None  # defined here
-    cache_child: str | None = None  # or handed on to this child
-
-    @property
-    def forward(self) -> str:
-        """The first lines of `forward`."""
-        parameters = ["self", *self.parameters]
-        if self.cache_type:
-            optional = "" if self.cache_type == STATELESS else " | None"
-            parameters.append(f"cache: {self.cache_type}{optional} = None")
-        return definition("forward", parameters, self.result, 4)
-
-    @property
-    def init_cache(self) -> str:
-        """The first lines of `init_cache`."""
-        parameters = ["self", "batch: int", "context: int", "dtype: torch.dtype", "length: Tensor"]
-        return definition("init_cache", parameters, str(self.cache_type), 4)
 
 
 @dataclass
@@ -106,40 +67,26 @@ class Classes:
         """The index of the layer class with this skeleton; its slots take in the new children."""
         view = self._layer_class(part, children, LAYER)
         for i, known in enumerate(self.layers):
-            if _skeleton_of(known) == _skeleton_of(view):
-                self.layers[i] = _merged(known, view)
+            if skeleton_of(known) == skeleton_of(view):
+                self.layers[i] = merged(known, view)
                 return i
         name = variant(LAYER, {known.name for known in self.layers})
         self.layers.append(self._layer_class(part, children, name))
         return len(self.layers) - 1
 
     def _class(self, part: Part, name: str, doc: str, children: list[ClassView], made: list[str]) -> ClassView:
-        nodes = [node for node in part.own if not (part.shared and node.per_use)]
-        packs = tuple(dict.fromkeys(group for node in nodes for group in node.op.packs()))
-        weights = [weight for node in nodes for weight in node.op.weights()]
-        constructor = [
-            *self._module_lines(nodes),
-            *parameter_lines(weights),
-            *(f"{' ' * BODY}{line}" for line in made),
-        ]
-        if packs:
-            constructor.append(f"{' ' * BODY}self.pack()")
-            self.names.use(".projections", "Packed")
+        own = members([node for node in part.own if not (part.shared and node.per_use)], self.names)
         view = ClassView(
             name=name,
             doc=doc,
-            base="Packed" if packs else "nn.Module",
-            packs=tuple(_tuple(f'"{member}"' for member in group) for group in packs),
-            children=(),
+            base=own.base,
+            packs=own.packs,
             declared=tuple(f"{c.name}: {v.name}" for c, v in zip(part.children, children, strict=True) if _root(c)),
-            constructor=tuple(constructor),
+            constructor=(*own.constructor, *(f"{' ' * BODY}{line}" for line in made), *own.closing),
             parameters=self._parameters(part),
             result=self._result_type(part),
             body=Program(part, self.names).body(),
-            initialise=(
-                *self.initialise(weights),
-                *(f"{' ' * BODY}self.{name}.init_weights()" for name in _owned_children(part)),
-            ),
+            initialise=(*own.initialise, *map(_init_weights, _owned_children(part))),
         )
         return self._with_cache(view, part, children)
 
@@ -147,27 +94,16 @@ class Classes:
         """The class of the weights that each use of a shared part brings."""
         name = f"{self._shared_name(part)}Use"
         if name not in self.uses:
-            nodes = [node for node in part.own if node.per_use]
-            weights = [weight for node in nodes for weight in node.op.weights()]
+            own = members([node for node in part.own if node.per_use], self.names)
             below = [child for child in part.children if child.per_use]
             made = [f"{' ' * BODY}self.{child.name} = {self.use_class(child).name}()" for child in below]
-            packs = tuple(dict.fromkeys(group for node in nodes for group in node.op.packs()))
-            pack = [f"{' ' * BODY}self.pack()"] if packs else []
             self.uses[name] = ClassView(
                 name=name,
                 doc=f"What each use of {name.removesuffix('Use')} has for itself.",
-                base="Packed" if packs else "nn.Module",
-                packs=tuple(_tuple(f'"{member}"' for member in group) for group in packs),
-                children=(),
-                declared=(),
-                constructor=(*self._module_lines(nodes), *parameter_lines(weights), *made, *pack),
-                parameters=(),
-                result="",
-                body=(),
-                initialise=(
-                    *self.initialise(weights),
-                    *(f"{' ' * BODY}self.{child.name}.init_weights()" for child in below),
-                ),
+                base=own.base,
+                packs=own.packs,
+                constructor=(*own.constructor, *made, *own.closing),
+                initialise=(*own.initialise, *(_init_weights(child.name) for child in below)),
             )
         return self.uses[name]
 
@@ -183,24 +119,6 @@ class Classes:
         lines = [f'object.__setattr__(self, "{child.name}", {child.name})  # the model stores it, not each user']
         if child.per_use:
             lines.append(f"self.{child.name}_{USE} = {self.use_class(child).name}()")
-        return lines
-
-    def initialise(self, weights: Iterable[Weight]) -> list[str]:
-        """One call of the package's initialisations for each weight."""
-        lines = []
-        for weight in weights:
-            arguments = [attribute(weight.path), *map(repr, weight.init.arguments)]
-            if weight.init.residual_out:
-                arguments[-1] += f" * {ADDS}**-0.5"
-            function = self.names.use(weight.init.module, weight.init.function)
-            lines.append(statement(f"{function}({', '.join(arguments)})", BODY))
-        return lines
-
-    def _module_lines(self, nodes: Iterable[Node]) -> list[str]:
-        lines = []
-        for module in (module for node in nodes for module in node.op.modules()):
-            self.names.imports.update(module.imports)
-            lines.append(statement(f"self.{module.name} = {module.constructor}", BODY, module.comment))
         return lines
 
     def _parameters(self, part: Part) -> tuple[str, ...]:
@@ -235,16 +153,13 @@ class Classes:
         return variant(stem, {view.name for view in self.by_identity.values()})
 
 
-def variant(stem: str, taken: set[str]) -> str:
-    """`Attention`, then `AttentionB`, `AttentionC`: a digit would read as another kind (Mamba2)."""
-    letters = "".join(map(chr, range(ord("B"), ord("Z") + 1)))
-    names = (stem, *(stem + "Z" * turn + letter for turn in range(400) for letter in letters))
-    return next(name for name in names if name not in taken)
-
-
 def _root(part: Part) -> bool:
     """Whether a part is a shared module itself, and not merely inside one."""
     return part.scope is not None and part.scope.shared is not None
+
+
+def _init_weights(child: str) -> str:
+    return f"{' ' * BODY}self.{child}.init_weights()"
 
 
 def _owned_children(part: Part) -> list[str]:
@@ -262,48 +177,3 @@ def _made(child: Part, view: ClassView) -> str:
     """The constructor argument of a layer for one child."""
     shared = child.scope.shared if child.scope else None
     return f"{view.name}()" if shared is None else f"{shared.name}[{shared.copy}]"
-
-
-def parameter_lines(weights: Iterable[Weight]) -> list[str]:
-    """Weights that no submodule holds: parameters, and dictionaries of them."""
-    lines, groups = [], set()
-    for weight in weights:
-        target = attribute(weight.path)
-        if target == f"self.{weight.path}" and "." in weight.path:
-            continue
-        group = weight.path.split(".")[0]
-        if "." in weight.path and group not in groups:
-            groups.add(group)
-            lines.append(f"{' ' * BODY}self.{group} = nn.ParameterDict()")
-        sizes = ", ".join(str(axis.size.value) for axis in weight.axes)
-        empty = f"torch.empty({sizes})"
-        if weight.int8:
-            empty = f"torch.empty({sizes}, dtype=torch.int8), requires_grad=False"
-        shape = "[" + ", ".join(axis.name for axis in weight.axes) + "]"
-        lines.append(statement(f"{target} = nn.Parameter({empty})", BODY, shape))
-    return lines
-
-
-def _merged(known: ClassView, other: ClassView) -> ClassView:
-    """One layer class for two sets of children: every type becomes the union."""
-    slots = tuple((n, _union(a, b)) for (n, a), (_, b) in zip(known.children, other.children, strict=True))
-    known = replace(known, children=slots)
-    if known.cache is None or other.cache is None:
-        cache_type = _union(known.cache_type, other.cache_type) if known.cache_type and other.cache_type else None
-        return replace(known, cache_type=cache_type)
-    pairs = zip(known.cache.fields, other.cache.fields, strict=True)
-    fields = tuple(replace(a, type=_union(a.type, b.type)) for a, b in pairs)
-    return replace(known, cache=replace(known.cache, fields=fields))
-
-
-def _skeleton_of(view: ClassView) -> tuple[object, ...]:
-    return view.constructor, view.body, view.initialise, view.parameters, view.cache_type == STATELESS, view.cache_child
-
-
-def _union(left: str, right: str) -> str:
-    return " | ".join(dict.fromkeys([*left.split(" | "), *right.split(" | ")]))
-
-
-def _tuple(items: Iterable[str]) -> str:
-    members = list(items)
-    return f"({', '.join(members)},)" if len(members) == 1 else f"({', '.join(members)})"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from archc.codegen.classes import Classes, ClassView, parameter_lines
-from archc.codegen.layout import statement
+from archc.codegen.class_view import ClassView
+from archc.codegen.classes import Classes
+from archc.codegen.members import members
 from archc.codegen.programs import BODY, Names, Part, Program, annotation, parts
 from archc.ir.graph import Graph, Node, Stack, Use, counts, op_graphs
 from archc.ir.size import Size
@@ -55,15 +56,13 @@ def model_view(graph: Graph, names: Names, doc: Iterable[str], spec_hash: str) -
     for layer in counts(graph.stack):
         classes.add(layer)
     first, last = parts(graph.prologue, ()), parts(graph.epilogue, ())
-    weights = [*_own_weights(first), *_own_weights(last)]
+    start, end = members(first.own, names), members(last.own, names)
     layer_inputs = next(iter(counts(graph.stack))).graph.inputs
     carry = [value.name or "h" for value in layer_inputs[: len(layer_inputs) - len(graph.invariants)]]
     stream = carry[: len(graph.epilogue.inputs)]
     absent = {v.name or "": annotation(v, names) for v in layer_inputs if v.name in (*stream[:-1], *graph.carried)}
     shared = _shared(graph, classes)
     settings = graph.settings
-    initialise = classes.initialise(weights)
-    head = len(_own_weights(first))
     loop = [*(_init_all(name, class_name) for name, class_name, _ in shared), INIT_LAYERS]
     return ModelView(
         name=settings.name,
@@ -77,9 +76,9 @@ def model_view(graph: Graph, names: Names, doc: Iterable[str], spec_hash: str) -
         scaled_init=any(w.init.residual_out for g in op_graphs(graph) for n in g.nodes for w in n.op.weights()),
         no_decay=_suffixes(graph, lambda weight: not weight.decay),
         keep_fp32=_suffixes(graph, lambda weight: weight.keep_fp32),
-        constructor=(*_module_lines(first), *_module_lines(last), *parameter_lines(_bare(weights, first, last))),
+        constructor=(*start.constructor, *end.constructor),
         tied=settings.tied,
-        initialise=(*initialise[:head], *loop, *initialise[head:]),
+        initialise=(*start.initialise, *loop, *end.initialise),
         start=(
             *_start(first, names, stream[-1], absent),
             *(f"{' ' * BODY}{name} = {stream[-1]}" for name in graph.invariants),
@@ -109,22 +108,6 @@ def _shared(graph: Graph, classes: Classes) -> tuple[tuple[str, str, int], ...]:
     scopes = [scope for layer in counts(graph.stack) for scope in layer.scopes if scope.shared is not None]
     found = {s.shared.name: (classes.by_identity[s.identity].name, s.shared.copies) for s in scopes if s.shared}
     return tuple((name, class_name, copies) for name, (class_name, copies) in found.items())
-
-
-def _own_weights(part: Part) -> list[Weight]:
-    return [weight for node in part.own for weight in node.op.weights()]
-
-
-def _bare(weights: Iterable[Weight], *among: Part) -> Iterator[Weight]:
-    """The weights that no submodule holds."""
-    modules = {module.name for part in among for node in part.own for module in node.op.modules()}
-    return (weight for weight in weights if weight.path.partition(".")[0] not in modules)
-
-
-def _module_lines(part: Part) -> Iterator[str]:
-    for node in part.own:
-        for module in node.op.modules():
-            yield statement(f"self.{module.name} = {module.constructor}", BODY, module.comment)
 
 
 def _start(part: Part, names: Names, stream: str, absent: dict[str, str]) -> tuple[str, ...]:
