@@ -34,7 +34,7 @@ class Match:
         keys = {key.name for key in self.family.keys if REPHRASED.issuperset(key.ours)}
         if self.family.pattern is not None and "layers" in REPHRASED:
             keys.add(self.family.pattern.key)
-        return tuple(sorted((keys & self.config.keys()) | {*self.family.rephrased}))
+        return tuple(sorted({*(key for key in keys if _says(self.config, key)), *self.family.rephrased}))
 
 
 def best(graph: Graph, families: tuple[Family, ...]) -> Match | None:
@@ -192,6 +192,13 @@ def _config(values: Facts, family: Family) -> Mapping[str, object]:
         if only.written:
             _put(config, only.name, only.value)
     return family.write(config)
+
+
+def _says(config: Mapping[str, object], name: str) -> bool:
+    """Whether `outer.inner` of a nested dictionary is there."""
+    outer, _, inner = name.rpartition(".")
+    within = config.get(outer) if outer else config
+    return isinstance(within, Mapping) and inner in within
 
 
 def _put(config: dict[str, object], name: str, value: object) -> None:

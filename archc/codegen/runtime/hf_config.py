@@ -36,6 +36,8 @@ INERT = frozenset(
         "use_mambapy",
     }
 )
+# null stands for what follows from the number of heads, which the shapes show.
+FOLLOWS = ("head_dim", "num_key_value_heads", "attn_cfg.head_dim", "attn_cfg.num_heads_kv")
 ROPE = ("rope_theta", "rope_type", "partial_rotary_factor")  # named as in 4.x, where they stand by themselves
 
 
@@ -71,8 +73,8 @@ def _comparable(config: Mapping[str, object]) -> dict[str, object]:
     share, width = flat.get("partial_rotary_factor"), _head_width(flat)
     if isinstance(share, float) and width:
         flat["partial_rotary_factor"] = int(share * width)  # in dimensions, to which transformers rounds it down
-    for key in ("head_dim", "num_key_value_heads"):
-        if flat.get(key) is None:  # stands for what follows from num_attention_heads, which the shapes show
+    for key in FOLLOWS:
+        if flat.get(key) is None:
             flat.pop(key, None)
     return flat
 
