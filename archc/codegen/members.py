@@ -72,15 +72,10 @@ def _parameter_lines(weights: Iterable[Weight]) -> list[str]:
             groups.add(group)
             lines.append(f"{' ' * BODY}self.{group} = nn.ParameterDict()")
         sizes = ", ".join(str(axis.size.value) for axis in weight.axes)
-        empty = (
-            f"torch.empty({sizes}, dtype=torch.int8), requires_grad=False" if weight.int8 else f"torch.empty({sizes})"
-        )
+        dtype, trained = (", dtype=torch.int8", ", requires_grad=False") if weight.int8 else ("", "")
+        parameter = f"nn.Parameter(torch.empty({sizes}{dtype}){trained})"
         shape = "[" + ", ".join(axis.name for axis in weight.axes) + "]"
-        lines.append(
-            statement(
-                f"{attribute(weight.path)} = nn.Parameter(torch.empty({sizes}{narrow[0]}){narrow[1]})", BODY, shape
-            )
-        )
+        lines.append(statement(f"{attribute(weight.path)} = {parameter}", BODY, shape))
     return lines
 
 
