@@ -6,11 +6,13 @@ that it calls. Subclasses live beside the pass that makes them.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 
 from archc.ir.graph import Node, OpGraph
 from archc.ir.op import Flops, Module, Op, Result
 from archc.ir.size import Size, add
+from archc.ir.tape import Tape
 from archc.ir.values import State, Value, Weight, numel
 
 
@@ -48,6 +50,10 @@ class Region(Op):
     def workspace(self, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> tuple[Size, Size]:
         held = [node.op.workspace(node.inputs, node.outputs) for node in self.inner.nodes]
         return add(*(forward for forward, _ in held)), add(*(backward for _, backward in held))
+
+    @abstractmethod
+    def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        """What its kernel keeps, which the ops inside know nothing of."""
 
     @property
     def matmul(self) -> bool:

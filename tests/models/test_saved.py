@@ -47,6 +47,15 @@ def test_what_stays_alive_is_what_the_analysis_says(name: str, fuse: bool, dtype
         assert {group.name: group.n_bytes for group in analysed} == found, recompute
 
 
+@pytest.mark.parametrize("name", ["rope", "window", "mamba", "mamba2", "moe_top2", "shared_and_fed"])
+def test_packed_documents_keep_no_more(name: str, workshop: Workshop) -> None:
+    package = workshop(TEXTS[name])
+    model = package.module().Model().to("meta")
+    tokens = torch.zeros(B, T, dtype=torch.int64, device="meta")
+    measure = package.module("saved").saved_activations
+    assert measure(model, tokens, tokens, positions=tokens) == measure(model, tokens, tokens)
+
+
 @pytest.mark.heavy
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
 def test_every_spec_in_full_size(path: Path, workshop: Workshop) -> None:

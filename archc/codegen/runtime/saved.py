@@ -48,10 +48,10 @@ class Created(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return totals
 
 
-def saved_activations(model: Model, tokens: Tensor, targets: Tensor) -> list[int]:
+def saved_activations(model: Model, tokens: Tensor, targets: Tensor, *, positions: Tensor | None = None) -> list[int]:
     """Bytes kept for backward: of the embedding, of each layer, of the norm and the head, and of the loss.
 
-    A storage belongs to where it was created; what a model does between two layers belongs to the second.
+    tokens, targets and positions as in training; all `[B, T]`, on the device of the model. A storage belongs to where it was created; what a model does between two layers belongs to the second.
     """
     created = Created(model)
 
@@ -65,7 +65,7 @@ def saved_activations(model: Model, tokens: Tensor, targets: Tensor) -> list[int
     hooks += [layer.register_forward_hook(reach(i)) for i, layer in enumerate(model.layers, 2)]
     try:
         with created:
-            logits = model(tokens)
+            logits = model(tokens, positions=positions)
             created.stage += 1
             loss = cross_entropy(logits, targets)
             del logits
