@@ -117,8 +117,9 @@ SIZES = (
     "--normalization RMSNorm --seq-length 4096 --max-position-embeddings 4096"
 )
 TRAINING = (
-    "--tensor-model-parallel-size 4 --sequence-parallel --lr 2.5e-4 --bf16 --clip-grad 1.0 --attention-dropout 0.0 "
-    "--spec megatron.core.models.hybrid.hybrid_layer_specs hybrid_stack_spec --tokenizer-type GPTSentencePieceTokenizer"
+    "--tensor-model-parallel-size 4 --sequence-parallel --overlap-param-gather --lr-warmup-samples 100 --lr 2.5e-4 "
+    "--bf16 --clip-grad 1.0 --attention-dropout 0.0 --tokenizer-type GPTSentencePieceTokenizer "
+    "--spec megatron.core.models.hybrid.hybrid_layer_specs hybrid_stack_spec"
 )
 
 
@@ -182,6 +183,8 @@ def test_positions_and_biases_of_megatron(archc: Run) -> None:
         (["MM", *SIZES.split(), "--num-layers", "3"], ["num-layers"]),
         (["MM", *SIZES.split(), "--swiglu", "--squared-relu"], ["squared-relu"]),
         (["MM", *SIZES.split(), "--mamba-num-groups", "7"], ["mamba-num-groups"]),
+        (["MM", *SIZES.split(), "--mamba-head-dim", "100"], ["mamba-head-dim"]),
+        (["M*", *SIZES.replace("none", "rope").split(), "--rotary-percent", "0.01"], ["rotary-percent"]),
         (["MM", *SIZES.replace("none", "yarn").split()], ["position-embedding-type"]),
         (["MM", *SIZES.replace("--position-embedding-type none", "").split()], ["position-embedding-type"]),
         (["MM", *SIZES.replace("--normalization RMSNorm", "").split()], ["normalization"]),

@@ -65,7 +65,7 @@ _ONLY = """
     attn_cfg.rotary_emb_interleaved    false    read    rotary positions turn halves here
 """
 _INERT = """
-    fused_add_norm    which implementation computes the same norm
+    fused_add_norm              which implementation computes the same norm
     ssm_cfg.dt_min              initialisation
     ssm_cfg.dt_max              initialisation
     ssm_cfg.dt_init             initialisation
@@ -90,6 +90,9 @@ def config_of(config: Mapping[str, object]) -> tuple[Family, dict[str, object]]:
         raise UnsupportedConfig(("n_layer", f"{n_layer!r:.60} is no number of layers"))
     if not isinstance(places, list) or not all(isinstance(place, int) and 0 <= place < n_layer for place in places):
         raise UnsupportedConfig((_PLACES, f"{places!r:.60} is no list of layers below {n_layer}"))
+    attn_cfg = config.get("attn_cfg")
+    if places and not (isinstance(attn_cfg, dict) and attn_cfg.get("num_heads")):
+        raise UnsupportedConfig(("attn_cfg", f"there is attention at {places!r:.60}, and num_heads is missing"))
     said = {key: value for key, value in config.items() if key != _PLACES}
     said["ssm_cfg"] = {key: value for key, value in ssm_cfg.items() if key != "layer"}
     said[_LAYERS] = ["attention" if i in places else "ssm" for i in range(n_layer)]

@@ -13,13 +13,13 @@ PATTERN = "hybrid-layer-pattern"
 
 # Arguments that change nothing of what a trained model computes: those of NVIDIA's scripts.
 _TRAINING = """
-    sequence-parallel pipeline-model-parallel-size context-parallel-size use-distributed-optimizer overlap-
-    param- gather overlap-grad-reduce init-method-std train-samples train-iters lr-warmup-samples lr-warmup-
-    iters lr-decay- samples lr-decay-iters lr lr-decay-style min-lr weight-decay clip-grad adam-beta1 adam-beta2
-    attention-dropout hidden-dropout micro-batch-size global-batch-size rampup-batch-size seq-length seed bf16
-    fp16 save load save- interval eval-interval eval-iters log-interval data-path data-cache-path split
-    tokenizer-type tokenizer-model tensorboard-dir distributed-backend distributed-timeout-minutes use-mcore-
-    models use-flash-attn attention- backend no-create-attention-mask-in-dataloader transformer-impl
+    sequence-parallel pipeline-model-parallel-size context-parallel-size use-distributed-optimizer
+    overlap-param-gather overlap-grad-reduce init-method-std train-samples train-iters lr-warmup-samples
+    lr-warmup-iters lr-decay-samples lr-decay-iters lr lr-decay-style min-lr weight-decay clip-grad adam-beta1
+    adam-beta2 attention-dropout hidden-dropout micro-batch-size global-batch-size rampup-batch-size seq-length
+    seed bf16 fp16 save load save-interval eval-interval eval-iters log-interval data-path data-cache-path split
+    tokenizer-type tokenizer-model tensorboard-dir distributed-backend distributed-timeout-minutes
+    use-mcore-models use-flash-attn attention-backend no-create-attention-mask-in-dataloader transformer-impl
 """
 
 
@@ -33,17 +33,18 @@ def _settle(facts: Facts) -> Facts:
     d_ff = int(4 * d_model * 2 / 3 / 64) * 64 if kind == "swiglu" else 4 * d_model
     said[f"{kind}.d_ff"] = d_ff if said["d_ff"] is None else said["d_ff"]
     if said["mamba2.n_heads"] is None:
-        said["mamba2.n_heads"] = 2 * d_model // whole(facts, "mamba2.d_head")
+        said["mamba2.n_heads"], rest = divmod(2 * d_model, whole(facts, "mamba2.d_head"))
+        said["uneven"] = rest != 0
     if not said["grouped"]:
         said["attn.n_kv_heads"] = said["attn.n_heads"]
     said["attn.bias"] = not said["unbiased"] or said["qkv_biased"]
     said["attn.out_bias"] = said[f"{kind}.bias"] = not said["unbiased"]
     said["tied"] = not said["untied"]
     if said["positions"] == "rope":
-        d_head, share = whole(facts, "attn.d_head"), said["rotary.share"]
+        d_head, share = whole(facts, "attn.d_head"), said["rotary_share"]
         assert isinstance(share, float)
         dims = int(d_head * share)
-        said |= {"attn.rope": "rope", "attn.rope.theta": said["rotary.base"]}
+        said |= {"attn.rope": "rope", "attn.rope.theta": said["rotary_base"]}
         said["attn.rope.dims"] = None if dims == d_head else dims
     else:
         said["attn.rope"] = None
@@ -74,8 +75,8 @@ def _derive(facts: Facts) -> Facts:
         dims, d_head = said.pop("attn.rope.dims", None), said["attn.d_head"]
         assert isinstance(d_head, int)
         assert dims is None or isinstance(dims, int)
-        said |= {"positions": "rope", "rotary.base": said.pop("attn.rope.theta")}
-        said["rotary.share"] = (dims or d_head) / d_head
+        said |= {"positions": "rope", "rotary_base": said.pop("attn.rope.theta")}
+        said["rotary_share"] = (dims or d_head) / d_head
     said.pop("attn.rope", None)
     return said
 
@@ -85,6 +86,13 @@ def _limit(facts: Facts) -> str | None:
         return "position-embedding-type: Megatron learns positions unless told, and that is not supported: say none"
     if facts["normalization"] != "RMSNorm":
         return "normalization: Megatron has LayerNorm unless told, and that is not supported: say RMSNorm"
+    if facts["positions"] == "rope" and "attn.d_head" in facts:
+        d_head, share = whole(facts, "attn.d_head"), facts["rotary_share"]
+        assert isinstance(share, float)
+        if share > 1 or int(share * d_head) % 2 or not int(share * d_head):
+            return f"rotary-percent: {share} of {d_head} dimensions are no pairs, which rotary positions turn"
+    if facts.get("uneven") and "mamba2.d_head" in facts:
+        return f"mamba-head-dim: {facts['mamba2.d_head']} does not divide an inner width of 2 * {facts['d_model']}"
     n_heads, n_groups = facts.get("mamba2.n_heads"), facts.get("mamba2.n_groups")
     if isinstance(n_heads, int) and isinstance(n_groups, int) and n_heads % n_groups:
         return f"mamba-num-groups: {n_groups} does not divide {n_heads} heads"
@@ -126,8 +134,8 @@ MEGATRON = family(
         group-query-attention                grouped          bool                       false
         num-query-groups                     attn.n_kv_heads  int                        1
         position-embedding-type              positions        among none, rope           "learned_absolute"
-        rotary-base                          rotary.base      float                      10000.0
-        rotary-percent                       rotary.share     float                      1.0
+        rotary-base                          rotary_base      float                      10000.0
+        rotary-percent                       rotary_share     float                      1.0
         activation                           mlp.kind         among gelu, relu2, swiglu  "gelu"
         ffn-hidden-size                      d_ff             int                        null  none
         disable-bias-linear                  unbiased         bool                       false

@@ -240,6 +240,7 @@ def test_published_sizes_of_samba(name: str) -> None:
         (MAMBA2ATTN, {"n_layer": 10**12}, ["n_layer"]),
         (MAMBA2ATTN, {"d_intermediate": 128}, ["d_intermediate"]),
         (MAMBA2ATTN, {"rms_norm": False}, ["rms_norm"]),
+        (MAMBA2ATTN, {"attn_cfg": {"causal": True}}, ["attn_cfg"]),
         (MAMBA2ATTN, {"attn_cfg": {"num_heads": 3, "head_dim": 4}}, ["attn_cfg.causal"]),
         (MAMBA2ATTN, {"attn_cfg": {"num_heads": 3, "head_dim": 4, "causal": True, "mlp_dim": 9}}, ["attn_cfg.mlp_dim"]),
         (SAMBA, {"_mlp_class": "GptNeoxMLP"}, ["_mlp_class"]),
