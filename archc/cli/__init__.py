@@ -14,10 +14,7 @@ COMPLETING = "_ARCHC_COMPLETE"  # by which a shell asks for completions
 
 
 def main() -> None:
-    """Run the command line and exit.
-
-    0 fine, 1 diagnostics, 2 usage, 3 a budget exceeded, 4 would overwrite, 70 a mistake of archc.
-    """
+    """Run the command line and exit with one of `talk.STATUSES`."""
     talk.begin()
     status = _status()
     with contextlib.suppress(BrokenPipeError):
