@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 
-from .cases import MODELS, spec
+from .cases import MODELS, SHRUNK, spec
 from .packages import Package, Workshop
 
 torch = pytest.importorskip("torch")
 
 RANDOM = "block x2 < moe(expert=swiglu(6), router=softmax(jitter=0.3), balance=0.1) top2/4 >"
 TEXTS = MODELS | {"jitter": spec("jitter", "mlp none", RANDOM)}
+NAMES = [pytest.param(name, marks=pytest.mark.heavy if name in SHRUNK else ()) for name in TEXTS]
 
 
-@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("name", NAMES)
 def test_gradients_are_those_of_no_recomputation(name: str, workshop: Workshop) -> None:
     package = workshop(TEXTS[name])
     expected = gradients(package, "none")

@@ -16,7 +16,6 @@ from torch.utils._pytree import tree_leaves
 from .loss import cross_entropy
 from .model import Model
 
-
 _weak_reference: Any = reductions.StorageWeakRef  # torch leaves it untyped
 
 
@@ -51,7 +50,8 @@ class Created(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def saved_activations(model: Model, tokens: Tensor, targets: Tensor, *, positions: Tensor | None = None) -> list[int]:
     """Bytes kept for backward: of the embedding, of each layer, of the norm and the head, and of the loss.
 
-    tokens, targets and positions as in training; all `[B, T]`, on the device of the model. A storage belongs to where it was created; what a model does between two layers belongs to the second.
+    tokens, targets and positions are `[B, T]`, on the device of the model. A storage belongs to where it was created;
+    what a model does between two layers belongs to the second.
     """
     created = Created(model)
 
