@@ -90,9 +90,9 @@ def texts(count: int, seed: int, figure: Figure, strategy: Any, name: str) -> No
 
 
 def test_some_specs(seed: int, figure: Figure) -> None:
-    trees(50, seed)
-    texts(50, seed, figure, spec_texts.texts(), "words")
-    texts(50, seed, figure, spec_fields.models(), "fields")
+    trees(25, seed)
+    texts(25, seed, figure, spec_texts.texts(), "words")
+    texts(25, seed, figure, spec_fields.models(), "fields")
 
 
 @pytest.mark.heavy
