@@ -5,6 +5,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH  := torch==2.13.0
 TRITON := triton==3.7.1; sys_platform == 'linux'
 
+TRITONS := 3.6.0 3.9.0  # beside the one above
+
 VENV := .venv
 PY   := $(VENV)/bin/python
 PIP  := $(PY) -m pip
@@ -18,7 +20,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check test-heavy fuzz bench install clean
+.PHONY: help demo test check test-heavy fuzz bench bench-memory install clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,10 +43,20 @@ test-heavy: $(VENV)/.develops  ## the large tests that only CI runs; "no tests" 
 fuzz: $(VENV)/.develops  ## a long search for inputs that archc takes badly; COUNT=N inputs instead of a million
 	$(PY) -m tests.robustness.fuzz $(COUNT)
 
+test-versions: $(VENV)/.develops  ## every kernel compiled by the oldest and the newest triton that are meant to work
+	@for version in $(TRITONS); do \
+	  echo "== triton $$version"; folder=build/triton-$$version; \
+	  test -d $$folder || PIP_CONSTRAINT= $(PIP) install --quiet --no-deps --target $$folder triton==$$version || exit 1; \
+	  PYTHONPATH=$$folder $(PYTEST) tests/kernels/test_compile.py || exit 1; \
+	done
+
+bench-memory: $(VENV)/.develops  ## predicted and measured memory of eight models (needs a CUDA device)
+	$(PY) bench/memory.py
+
 bench: $(VENV)/.develops  ## start-up time, then every kernel benchmark (needs a CUDA device)
 	$(PY) bench/startup.py
 	@$(PY) -c "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 'the other benchmarks need a CUDA device')"
-	@for script in $(filter-out bench/startup.py,$(wildcard bench/*.py)); do echo "== $$script"; $(PY) $$script || exit 1; done
+	@for script in $(filter-out bench/startup.py bench/estimators.py,$(wildcard bench/*.py)); do echo "== $$script"; $(PY) $$script || exit 1; done
 
 install: $(VENV)/.develops  ## the development environment, without running anything
 

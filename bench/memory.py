@@ -1,5 +1,6 @@
 """Predicted and measured memory of training, prefill and decode on one GPU, and step times beside their lower bounds.
 
+    python bench/memory.py                            # both, on one machine
     python bench/memory.py --render build/memory      # packages and predictions; needs archc, no torch
     python bench/memory.py build/memory               # on the GPU; needs torch and triton, no archc
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -148,8 +150,16 @@ class Clock:
         return self.begin.elapsed_time(self.end) / 1e3
 
 
+def main(arguments: list[str]) -> int:
+    if not arguments:
+        with tempfile.TemporaryDirectory() as folder:
+            render(Path(folder))
+            return measure(Path(folder))
+    if arguments[0] == "--render":
+        render(Path(arguments[1]))
+        return 0
+    return measure(Path(arguments[0]))
+
+
 if __name__ == "__main__":
-    if sys.argv[1] == "--render":
-        render(Path(sys.argv[2]))
-    else:
-        sys.exit(measure(Path(sys.argv[1])))
+    sys.exit(main(sys.argv[1:]))

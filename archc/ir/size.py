@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import reduce
 from typing import Any, cast
 
 Bindings = Mapping[str, int]
@@ -97,7 +96,10 @@ class Mul(Size):
     _rank = 2
 
     def at(self, bindings: Bindings = NOTHING) -> int:
-        return reduce(lambda product, factor: product * factor.at(bindings), self.factors, 1)
+        product = 1
+        for factor in self.factors:
+            product *= factor.at(bindings)
+        return product
 
     def __str__(self) -> str:
         return " * ".join(factor._inside(2) for factor in self.factors)
