@@ -39,7 +39,7 @@ def render(folder: Path) -> None:
     package = folder / "contest_kernels"
     package.mkdir(parents=True, exist_ok=True)
     views = (
-        *(SelectiveScan(name=f"scan_d{n}", d_inner=n, d_state=16, **every, **zero) for n in (8192, 5120)),
+        *(SelectiveScan(name=f"scan_d{n}", d_inner=n, d_state=16, **every, **zero) for n in (8192, 5120, 4096)),
         CausalConv1d(width=4, bias=True, silu=True, **zero),
         RmsNorm(),
     )

@@ -35,8 +35,12 @@ def lanes(d_inner: int, d_state: int) -> bool:
 
 
 def chunk(d_inner: int, d_state: int) -> int:
-    """Tokens between saved states: lanes derive the states of a chunk into scratch that should stay in cache."""
-    return 32 if lanes(d_inner, d_state) else 64
+    """Tokens between saved states.
+
+    Lane programs derive the states of a chunk into scratch memory that should stay in cache. Below 8192 channels three
+    warps share what two have above (`codegen/kernels/tiles`), and 32 tokens are faster; 64 save half the memory.
+    """
+    return 32 if lanes(d_inner, d_state) and d_inner < 8192 else 64
 
 
 @dataclass(frozen=True, kw_only=True)

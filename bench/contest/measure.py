@@ -127,12 +127,12 @@ def measure(row: Row, package: Any, ceilings: Ceilings, rounds: int) -> Measured
     medians: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
-            medians[name].append(_median(run, cold) / contest.calls)
+            medians[name].append(median(run, cold) / contest.calls)
     measured.times = {name: statistics.median(times) for name, times in medians.items()}
     return measured
 
 
-def _median(run: Run, cold: torch.Tensor, budget: float = 25.0, most: int = 25) -> float:
+def median(run: Run, cold: torch.Tensor, budget: float = 25.0, most: int = 25) -> float:
     """Milliseconds, the median of a few calls: some `budget` of them.
 
     The device is kept waiting until all calls are queued, so that it is the device's time and not the host's.
@@ -175,5 +175,5 @@ def ceilings() -> Ceilings:
         lambda: _special_kernel[(x.numel() // 2048,)](x, num_warps=8),
         lambda: a @ b,
     )
-    copy, special, matmul = (min(_median(run, cold) for _ in range(3)) * 1e-3 for run in runs)
+    copy, special, matmul = (min(median(run, cold) for _ in range(3)) * 1e-3 for run in runs)
     return Ceilings(2 * source.nbytes / copy, x.numel() * SPECIAL_ROUNDS.value / special, 2 * 8192**3 / matmul)
