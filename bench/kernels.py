@@ -1,9 +1,9 @@
 """Our kernels, others' and the floor, measured together: medians of rounds in which all run in turn.
 
-    python -m bench.kernels --render build/bench         # anywhere: writes the kernels to measure (needs archc)
-    python -m bench.kernels build/bench                  # on a GPU: needs torch, triton and rich
-    python -m bench.kernels build/bench --only scan      # one family (repeatable): a file of bench/contest
-    python -m bench.kernels build/bench --json out.json
+    python -m bench.kernels --render             # anywhere: writes the kernels to measure to build/bench (needs archc)
+    python -m bench.kernels                      # on a GPU: needs torch, triton and rich
+    python -m bench.kernels --only scan          # one family (repeatable): a file of bench/contest
+    python -m bench.kernels --json out.json
 
 Ratios count, milliseconds are for orientation. A ratio is against the fastest peer that can be imported; where none
 can, the row says so and no figure of another run takes its place. The floor is the larger of bytes over the bandwidth
@@ -117,14 +117,15 @@ def show(found: list[dict[str, Any]], title: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="holds contest_kernels")
+    parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "build" / "bench", help="of contest_kernels")
     parser.add_argument("--render", action="store_true", help="write contest_kernels and stop")
     parser.add_argument("--only", action="append", default=[], help="a family alone")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write everything there too")
     arguments = parser.parse_args()
-    if arguments.render:
+    if arguments.render or not (arguments.folder / "contest_kernels").exists():
         render(arguments.folder)
+    if arguments.render:
         return 0
     sys.path[:0] = [str(ROOT), str(arguments.folder.resolve())]
     import torch

@@ -1,7 +1,7 @@
 """Find the tile table of the scan's lane programs on this GPU, and write it as the data that templates read.
 
-    python -m bench.tune --render build/bench                  # anywhere: the kernels (those of bench.kernels)
-    python -m bench.tune build/bench --to sm_90.json           # on the GPU: needs torch and triton alone
+    python -m bench.tune --render             # anywhere: the kernels, those of bench.kernels (needs archc)
+    python -m bench.tune --to sm_90.json      # on the GPU: needs torch and triton alone
 
 A plan is right for a number of warps that the grid has for each multiprocessor, so the grid is what varies: batches of
 4096 channels. Forward and backward are measured apart, every candidate once a round in turn; the fastest of both with
@@ -124,15 +124,17 @@ def tune(folder: Path, rounds: int) -> list[dict[str, Any]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="holds contest_kernels")
+    parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "build" / "bench", help="of contest_kernels")
     parser.add_argument("--render", action="store_true", help="write contest_kernels and stop")
     parser.add_argument("--to", type=Path, help="the file to write: sm_90.json, sm_80.json")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    if arguments.render:
+    sys.path.insert(0, str(ROOT))
+    if arguments.render or not (arguments.folder / "contest_kernels").exists():
         from bench.kernels import render
 
         render(arguments.folder)
+    if arguments.render:
         return 0
     import torch
     import triton
