@@ -64,7 +64,11 @@ def _lines(explanation: Explanation) -> Iterator[str]:
     if explanation.layers:
         yield ""
         yield "layers"
-        yield from _aligned((name, _said(lines), "") for name, lines in explanation.layers)
+        yield from _aligned(
+            ("" if i else name, _said((line,)), "")
+            for name, lines in explanation.layers
+            for i, line in enumerate(lines)
+        )
 
 
 def _group(name: str, times: int, terms: tuple[Term, ...]) -> Iterator[str]:
