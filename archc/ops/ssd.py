@@ -47,17 +47,12 @@ def ssd_flops(n_heads: Size, d_head: Size, n_groups: Size, d_state: Size, chunk:
     return Flops(model, scores + values + 2 * states, 3 * scores + 2 * values + 4 * states)
 
 
-BLOCKS = 2  # blocks of the kernels between the states that they save
+FLOAT64_BYTES = 8
 
 
-def padded(size: int) -> int:
-    """A width as the kernels hold it: a power of two, and no less than a matrix product takes."""
-    return max(16, 1 << (size - 1).bit_length())
-
-
-def block(d_head: int, d_state: int) -> int:
-    """Tokens of a block of the kernels in 16 bits, half of that in 32: three tiles of it fit into registers."""
-    return min(64, 8192 // max(padded(d_head), padded(d_state)))
+def kernels(d_head: int, d_state: int) -> bool:
+    """Whether Triton kernels serve these sizes: powers of two from 64 on, whose state fits into registers."""
+    return d_head >= 64 <= d_state and d_head * d_state in (4096, 8192, 16384) and not d_head & (d_head - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,16 +93,11 @@ class SSD(Op):
     def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
         tape.keep(*inputs)
         tape.new(*outputs, product=True)
-        state = mul(self.n_heads.symbol, self.d_head.symbol, self.d_state.symbol)
-        chunks = ceil_div(TIME.symbol, self.saved_every(tape.element))
-        tape.extra("states", mul(BATCH.symbol, chunks, state, tape.element), product=True)
-        tape.extra("final state", mul(BATCH.symbol, state, tape.width()), kept=False, product=True)
-
-    def saved_every(self, element: int) -> int:
-        """Tokens between the states that are saved for backward: a chunk of the plain form in float64."""
-        if element == 8:
-            return self.chunk
-        return BLOCKS * block(self.d_head.size.value, self.d_state.size.value) * 2 // element
+        states = mul(self.n_heads.symbol, self.d_head.symbol, self.d_state.symbol, tape.width())
+        if tape.element == FLOAT64_BYTES or not kernels(self.d_head.size.value, self.d_state.size.value):
+            # In the plain form; the kernels derive states again.
+            tape.extra("states", mul(BATCH.symbol, ceil_div(TIME.symbol, self.chunk), states), product=True)
+        tape.extra("final state", mul(BATCH.symbol, states), kept=False, product=True)
 
     @property
     def kernel(self) -> Kernel:

@@ -9,8 +9,10 @@ from archc.codegen.kernels.rms_norm import RmsNorm
 from archc.codegen.kernels.selective_scan import SelectiveScan
 from archc.codegen.kernels.swiglu import Swiglu
 
+from .ssds import SSDS
+
 RUNTIME = Path(__file__).parents[2] / "archc" / "codegen" / "runtime"
-SHARED = ("dispatch.py", "recompute.py", "recurrence.py", "reference.py")
+SHARED = ("dispatch.py", "recompute.py", "recurrence.py", "reference.py", "reference_ssd.py", "ssd_chunks.py")
 SCAN_FLOPS = {
     "flops_forward": "B * T * d_inner * (7 * d_state + 3)",
     "flops_backward": "2 * B * T * d_inner * (7 * d_state + 3)",
@@ -61,6 +63,6 @@ def write_package(folder: Path, namespace: str) -> None:
     (folder / "namespace.py").write_text(f'"""The operators\' namespace."""\n\nNAMESPACE = "{namespace}"\n')
     for file in SHARED:
         shutil.copy(RUNTIME / file, folder / file)
-    for view in VIEWS.values():
+    for view in (*VIEWS.values(), *SSDS.values()):
         for file, text in render(view).items():
             (folder / file).write_text(text)

@@ -46,12 +46,11 @@ def same(a: Tensor, b: Tensor, tolerance: float = EXACT, what: str = "") -> None
     assert error <= tolerance, f"{what}: max|a-b| / max|b| = {error:.2e}"
 
 
-def draw(sizes: tuple[int, ...], dtype: torch.dtype = torch.float64, skip_width: bool = False) -> list[Tensor]:
+def draw(sizes: tuple[int, ...], dtype: torch.dtype = torch.float64) -> list[Tensor]:
     """The seven inputs and an initial state, all of which want gradients."""
     B, T, H, P, G, N, _ = sizes
     generator = torch.Generator().manual_seed(sum(sizes))
-    D = (H, P) if skip_width else (H,)
-    shapes = [(B, T, H, P), (B, T, H), (H,), (B, T, G, N), (B, T, G, N), D, (H,), (B, H, P, N)]
+    shapes = [(B, T, H, P), (B, T, H), (H,), (B, T, G, N), (B, T, G, N), (H,), (H,), (B, H, P, N)]
     return [torch.randn(shape, dtype=dtype, generator=generator).requires_grad_() for shape in shapes]
 
 
@@ -71,13 +70,12 @@ def run(
     return y, final
 
 
-@pytest.mark.parametrize("skip_width", [False, True], ids=["D by head", "D by channel"])
 @pytest.mark.parametrize("limits", [(0.0, math.inf), (0.4, 1.1)], ids=["free", "limited"])
 @pytest.mark.parametrize("packed", [False, True], ids=["one document", "packed"])
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
-def test_equals_the_recurrence_and_its_gradients(sizes, packed: bool, limits, skip_width: bool) -> None:
+def test_equals_the_recurrence_and_its_gradients(sizes, packed: bool, limits) -> None:
     """Outputs, final states and the gradients of all inputs and of the initial state, through both results."""
-    inputs = draw(sizes, skip_width=skip_width)
+    inputs = draw(sizes)
     positions = positions_of(sizes) if packed else None
     *args, initial = inputs
     want = reference_ssd.ssd(*args, dt_limit=limits, positions=positions, initial=initial)

@@ -10,7 +10,10 @@ from archc.ops import ssd
 
 @dataclass(frozen=True, kw_only=True)
 class Ssd(Kernel, family="ssd"):
-    """State space duality by chunks of matrix products."""
+    """State space duality by chunks of matrix products.
+
+    Sizes that `archc.ops.ssd.kernels` excludes have the plain torch form on every device, and the emitted file says so.
+    """
 
     templates = (
         "ssd.py",
@@ -19,6 +22,7 @@ class Ssd(Kernel, family="ssd"):
         "ssd_decay_kernels.py",
         "ssd_states_kernels.py",
         "ssd_kernels.py",
+        "ssd_keys_kernels.py",
         "ssd_backward_kernels.py",
     )
     runtime = ("dispatch.py", "recompute.py", "ssd_chunks.py")
@@ -31,6 +35,16 @@ class Ssd(Kernel, family="ssd"):
     dt_max: str
 
     @property
+    def kernels(self) -> bool:
+        """Whether there are Triton kernels."""
+        return ssd.kernels(self.d_head, self.d_state)
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The template of each file."""
+        return super().files if self.kernels else {f"{self.name}.py": "ssd.py"}
+
+    @property
     def limits(self) -> tuple[str, ...]:
         """The bounds of dt that bound anything: the softplus alone is above 0."""
         return tuple(name for name, given in (("min", self.dt_min != "0.0"), ("max", self.dt_max != "inf")) if given)
@@ -41,33 +55,26 @@ class Ssd(Kernel, family="ssd"):
         return self.n_heads // self.n_groups
 
     @property
-    def block_p(self) -> int:
-        """`d_head` as the kernels hold it: a power of two, and no less than a matrix product takes."""
-        return ssd.padded(self.d_head)
-
-    @property
-    def block_n(self) -> int:
-        """`d_state` likewise."""
-        return ssd.padded(self.d_state)
-
-    @property
-    def padded(self) -> bool:
-        """Whether tiles are wider than what they hold."""
-        return (self.block_p, self.block_n) != (self.d_head, self.d_state)
-
-    @property
     def block(self) -> int:
-        """Tokens of a block in 16 bits."""
-        return ssd.block(self.d_head, self.d_state)
-
-    blocks: int = ssd.BLOCKS  # between saved states
-    halves: int = 1
-    state_steps: int = 1
-    states_stages: int = 3
-    states_warps: int = 4
-    output_warps: int = 4
-    gradient_warps: int = 8
+        """Tokens of a block in 16 bits, half of that in 32: three tiles of it fit into registers."""
+        return min(64, 8192 // max(self.d_head, self.d_state))
 
     @property
-    def steps(self) -> int:
-        return self.blocks * self.halves
+    def wide(self) -> bool:
+        """Whether a state is too large for the registers of four warps."""
+        return self.d_head * self.d_state > 8192
+
+    @property
+    def warps(self) -> int:
+        """Of a program. Four that wait little for each other are better than eight."""
+        return 8 if self.wide else 4
+
+    @property
+    def stages(self) -> int:
+        """Blocks whose loads are under way at once where states are passed on, in 16 bits."""
+        return 2 if self.wide else 3
+
+    @property
+    def output_registers(self) -> int:
+        """Of a thread of forward's last kernel: 128 let four programs run on a multiprocessor."""
+        return 255 if self.wide else 128
