@@ -4,8 +4,8 @@ A fused region counts its border alone. Every operand is read once and every res
 must move if nothing is left in a cache. Views move nothing. An embedding reads the rows of its tokens, experts without
 a row are not read (rows are taken to be spread evenly), a decode step reads all state and writes what changes.
 
-Backward of an op reads the gradients of its results and its weights, and writes those of its operands and weights; what
-it reads of the forward pass again is counted with the saved activations.
+Backward of an op reads the gradients of its results, its weights, and what forward saved for it; it writes the
+gradients of its operands and weights.
 """
 
 from __future__ import annotations
@@ -117,15 +117,18 @@ def _ops(graph: Graph, group: Group, workload: Workload, phase: Phase) -> Iterat
         return numel(value.axes).at(bound) * each
 
     for node in group.nodes:
+        tape.read, tape.kept = {}, {}  # those of this op alone
         node.op.retain(tape, node.inputs, node.outputs)
         if not node.op.is_view:
             read = tuple(size(value) for value in dict.fromkeys(node.inputs) if not tape.absent(value))
             written = tuple(map(size, node.outputs))
-            cost = _cost(node, workload, phase, sum(read), sum(written))
+            lying = {buffer for value in tape.read for buffer in tape.places(value)}
+            saved = sum(map(size, tape.read)) + sum(b.n_bytes.at(bound) for b in tape.kept if b not in lying)
+            cost = _cost(node, workload, phase, sum(read), sum(written), saved)
             yield OpCost(node.op.label, node.scope, node.op.matmul, cost, (*read, *written))
 
 
-def _cost(node: Node, workload: Workload, phase: Phase, read: int, written: int) -> Cost:
+def _cost(node: Node, workload: Workload, phase: Phase, read: int, written: int, saved: int) -> Cost:
     bound = workload.last_token if phase == "decode" else workload.sequences
     counted = node.op.flops(node.inputs, node.outputs)
     owned = (*node.op.weights(), *node.op.borrowed(node.inputs))
@@ -146,7 +149,7 @@ def _cost(node: Node, workload: Workload, phase: Phase, read: int, written: int)
         activations_written=written,
         state_read=state_read,
         state_written=state_written,
-        backward_read=written + weights if training else 0,
+        backward_read=written + weights + saved if training else 0,
         backward_written=read + weights if training else 0,
     )
 

@@ -86,6 +86,19 @@ def test_a_fused_region_counts_its_border() -> None:
     assert (both.weights, both.activations_read) == (2 * 64 * 32 * 2, 16 * 32 * 2)
 
 
+def test_backward_reads_gradients_weights_and_what_forward_saved() -> None:
+    text = "vocab 64; d_model 32; mlp none; block < swiglu(64) >"
+    (layer,) = (g for g in costs(spec(text).lowered, Workload(16), "train").groups if "swiglu" in g.name)
+    by_label = {op.label: op.each for op in layer.ops}
+    wide, narrow = 16 * 64 * 2, 16 * 32 * 2
+    gated = by_label["GatedProduct(silu, mul)"]
+    assert (gated.backward_read, gated.backward_written) == (wide + 2 * wide, 2 * wide)
+    down = by_label["linear[down_proj]"]
+    assert down.backward_read == narrow + down.weights + wide
+    norm = by_label["AddNorm(add, rms_norm[mlp_norm] eps=1e-05)"]
+    assert norm.backward_read == 2 * narrow + norm.weights + narrow + 16 * 4  # with one over the root of each row
+
+
 def test_views_move_nothing_and_a_wide_stream_moves_twice() -> None:
     text = "vocab 64; d_model 32; mlp none; residual(dtype=fp32); block < attn mqa(2) >"
     wide = costs(spec(text).lowered, Workload(16), "prefill")
