@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 
 from archc.compiler import Model
 from archc.diagnostics import Diagnostic, Span, warning
-from archc.grammar.tree import Ident, Name, Setting, Word
+from archc.grammar.tree import Ident, Name, Setting, Share, Word
 from archc.passes.grouping import sublayers
 from archc.passes.lint import Lint
 from archc.passes.lint import lint as found_by
@@ -39,6 +39,9 @@ def _kind(model: Model, found: Lint) -> Span | None:
         return None
     root = found.scope.partition(".")[0]
     scope = next((scope for scope in sublayers(found.layer) if scope.name == root), None)
+    if scope is not None and scope.shared is not None:
+        shares = [statement for statement in model.spec.statements if isinstance(statement, Share)]
+        return next((share.ident.span for share in shares if share.ident.name == scope.shared.name), None)
     keyword = str(getattr(scope.identity, "keyword", "")) if scope is not None else ""
     words = [word for statement in model.spec.statements for word in _words(statement)]
     return next((word.span for word in words if word.ident.name == keyword), None)

@@ -417,3 +417,10 @@ def test_figures_are_explained_and_specs_compared(archc: Run) -> None:
     assert (ran.status, "active parameters" in ran.out) == (0, True)
     assert archc("diff", JAMBA).status == 2
     assert "no difference" in archc("diff", JAMBA, JAMBA).out
+
+
+def test_a_finding_in_a_shared_module_stands_at_its_name(archc: Run) -> None:
+    zamba = str(ROOT / "specs" / "zamba_7b_v1.arch")
+    said = archc("analyze", zamba, "--gpu", "a100", "--mode", "decode").err
+    assert "warning[tile-too-large]: heads of 464" in said
+    assert "share g(" in said
