@@ -18,6 +18,7 @@ from .ssds import SSDS, Case, ssd_inputs
 
 # float32: in a block of 32 tokens the sums of log2 decays reach a few hundred, and the decays lose 2^-24 of that.
 TOLERANCE = 3e-5
+SUMMED = {"dA_log": 2e-4, "ddt_bias": 2e-4}  # of all tokens of a head: terms of both signs, which cancel
 CASES = {
     "ssd": [
         Case(2, 1, packed=True, stateful=True),
@@ -33,7 +34,7 @@ CASES = {
 
 def compare(label: str, names: list[str], actual: list[Any], expected: list[Any]) -> bool:
     errors = {name: error(a, b) for name, a, b in zip(names, actual, expected, strict=True)}
-    right = max(errors.values()) <= TOLERANCE
+    right = all(value <= SUMMED.get(name, TOLERANCE) for name, value in errors.items())
     print("ok  " if right else "FAIL", label, " ".join(f"{name}={value:.1e}" for name, value in errors.items()))
     return right
 

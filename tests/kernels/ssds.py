@@ -57,8 +57,8 @@ def ssd_inputs(view: Ssd, case: Case, dtype: torch.dtype) -> dict[str, Tensor | 
     from .inputs import positions_of
 
     H, P, G, N = view.n_heads, view.d_head, view.n_groups, view.d_state
-    joined = torch.randn(case.batch, case.length, H * P + 2 * G * N + 3, dtype=dtype)
-    x, B, C, _ = joined.split((H * P, G * N, G * N, 3), -1)
+    joined = torch.randn(case.batch, case.length, H * P + 2 * G * N + 16, dtype=dtype)
+    x, B, C, _ = joined.split((H * P, G * N, G * N, 16), -1)
     return {
         "x": x.unflatten(-1, (H, P)),
         "dt": torch.randn(case.batch, case.length, H + 1, dtype=dtype)[..., :H] - 1,

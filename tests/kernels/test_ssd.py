@@ -21,7 +21,9 @@ from .test_compile import Compiled, compiled  # noqa: E402, F401
 ROOT = Path(__file__).parents[2]
 MOST_LINES = 250  # of a rendered file
 MOST_STACK_BYTES = 256  # of a thread on sm_90: forward has 128 registers, so that four programs share a multiprocessor
-MOST_STACK_BYTES_80 = 640  # on sm_80, whose matrix products have their operands in registers
+MOST_STACK_BYTES_80 = (
+    768  # on sm_80, for which nothing was tuned: dx and the scores there take more than four warps have
+)
 KERNELS = {"decay", "states", "output", "grad_states", "values", "keys", "grad_decay", "step"}
 
 
