@@ -26,7 +26,8 @@ TARGETS = (80, 90)
 MOST_STACK_BYTES = 256  # of a thread; more means that registers spill in the hot loop
 LANES_STACK_BYTES = 32  # the lane programs: a few values that live through the whole kernel, at most
 CAPPED_STACK_BYTES = 320  # where fewer registers make one wave of warps: faster than the same without spills (NOTES.md)
-POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.int64: "*i64"}
+POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
+POINTERS |= {torch.int64: "*i64", torch.int32: "*i32"}
 
 
 class Compiled(list[tuple[str, int, int, int]]):
