@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from archc.ir.body import Body
 from archc.ir.values import Value
@@ -21,7 +21,7 @@ from archc.ops.pointwise import activation, mul, scaled
 class GatedMLP(ChannelMixer):
     """`down(act(gate(h)) * up(h))`."""
 
-    function: ClassVar[str] = ""
+    function: ClassVar[str | None] = None
     d_ff: int = field(metadata={"doc": "hidden width", "example": "14336"})
     bias: bool = field(default=False, metadata={"doc": "biases of all three projections"})
     lora: Lora | None = field(default=None, metadata={"doc": "a low-rank adapter on gate_up"})
@@ -35,8 +35,14 @@ class GatedMLP(ChannelMixer):
             gate, up = self.lora.adapt(b, h, gate_up=(gate, up))
         if self.gate_scale is not None:
             gate = scaled(b, gate, float(self.gate_scale))
-        y = mul(b, activation(b, self.function, gate), up)
+        function = self.gate_function
+        y = mul(b, gate if function is None else activation(b, function, gate), up)
         return out_linear(b, "down_proj", y, bias=self.bias)
+
+    @property
+    def gate_function(self) -> str | None:
+        """What the gate goes through; None for nothing."""
+        return self.function
 
     @property
     def adaptable(self) -> tuple[str, ...]:
@@ -65,6 +71,19 @@ class GeGLUTanh(GatedMLP, keyword="geglu_tanh"):
     """`down(gelu(gate(h)) * up(h))` with GELU's tanh approximation, as Gemma has it (arXiv:2002.05202)."""
 
     function: ClassVar[str] = "gelu_tanh"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GLU(GatedMLP, keyword="glu"):
+    """`down(act(gate(h)) * up(h))` with any function of the gate, or none: bilinear (arXiv:2002.05202)."""
+
+    act: Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "sigmoid"] | None = field(
+        default="sigmoid", metadata={"doc": "function of the gate; none leaves it as it is"}
+    )
+
+    @property
+    def gate_function(self) -> str | None:
+        return self.act
 
 
 @dataclass(frozen=True, kw_only=True)

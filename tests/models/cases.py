@@ -194,6 +194,10 @@ KINDS = {
             "block x3 < mamba(d_state=4), g, attn gqa(4,2) kv=prev || mamba(d_state=4) >",
         ),
         "geglu_tanh": ("mlp geglu_tanh(12)", "block < attn gqa(4,2) >"),
+        "glu": (
+            "mlp glu(12, bias)",
+            "block < attn gqa(4,2), attn gqa(4,2) + glu(10, act=none), attn gqa(4,2) + glu(9, act=relu2) >",
+        ),
         "gelu_tanh": ("mlp gelu_tanh(12)", "block < attn gqa(4,2) >"),
         "s4": (NONE, "block x2 < s4(d_state=6) >"),
         "s4_options": (
