@@ -27,6 +27,7 @@ def runner(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     """A function that runs `archc ARGUMENTS`. Never does one give a traceback."""
 
     def run(*arguments: str, stdin: bytes = b"") -> Ran:
+        monkeypatch.delenv("COLUMNS", raising=False)  # which workers of pytest-xdist set
         monkeypatch.setattr(sys, "argv", ["archc", *arguments])
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         with pytest.raises(SystemExit) as stop:

@@ -138,12 +138,12 @@ class Shrinker:
         counts = {field: int(arg.value.value) for field, arg in named.items() if isinstance(arg.value, tree.Number)}
         if "n_heads" not in counts:
             return {}
-        groups = counts.get("n_kv_heads")
-        if groups is None:
+        shared = next((field for field in ("n_kv_heads", "n_k_heads") if field in counts), None)
+        if shared is None:
             small = {"n_heads": min(counts["n_heads"], MAX_HEADS)}
         else:
-            few = min(groups, MAX_KV_HEADS)
-            small = {"n_heads": counts["n_heads"] // groups * few, "n_kv_heads": few}
+            few = min(counts[shared], MAX_KV_HEADS)
+            small = {"n_heads": counts["n_heads"] // counts[shared] * few, shared: few}
         self.head_counts.append(small["n_heads"])
         return small
 
