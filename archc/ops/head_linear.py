@@ -5,53 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from archc.ir.body import Body
-from archc.ir.op import Flops, Module, Op, Printer, Result
-from archc.ir.size import Size, add, mul
+from archc.ir.op import Module, Printer
+from archc.ir.size import add, mul
 from archc.ir.tape import Tape
-from archc.ir.values import Axis, Init, Value, Weight, numel
-from archc.ops.linear import DEFAULT_INIT, ZEROS, kept_product
+from archc.ir.values import Axis, Init, Value, numel
+from archc.ops.linear import DEFAULT_INIT, ZEROS, Projection, kept_product
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadLinear(Op):
-    """`y[h] = x[h] W[h]ᵀ (+ b[h])` of x `[B, T, heads, d_in]`; the rows of each W are the parts of `to`, in order."""
+class HeadLinear(Projection):
+    """`y[h] = x[h] W[h]ᵀ (+ b[h])` of x `[B, T, heads, d_in]`."""
 
-    path: str
     heads: Axis
-    d_in: Axis
-    to: tuple[Axis, ...]
-    bias: bool = False
-    bias_elsewhere: bool = False  # the bias is stored here but added by the kernel that reads the result
-    init: Init = DEFAULT_INIT
-    bias_init: Init = ZEROS
-    bias_fp32: bool = False
-
-    def results(self, *inputs: Value) -> tuple[Result, ...]:
-        (x,) = inputs
-        return tuple(Result((*x.axes[:-1], axis)) for axis in self.to)
 
     @property
-    def d_out(self) -> Size:
-        return add(*(axis.symbol for axis in self.to))
-
-    def weights(self) -> tuple[Weight, ...]:
-        rows = self.to[0] if len(self.to) == 1 else Axis("+".join(axis.name for axis in self.to), self.d_out)
-        weight = Weight(f"{self.path}.weight", (self.heads, rows, self.d_in), self.init)
-        if not self.bias:
-            return (weight,)
-        bias = Weight(f"{self.path}.bias", (self.heads, rows), self.bias_init, decay=False, keep_fp32=self.bias_fp32)
-        return weight, bias
+    def lead(self) -> tuple[Axis, ...]:
+        return (self.heads,)
 
     def modules(self) -> tuple[Module, ...]:
         parts = ", ".join(axis.name for axis in self.to) if len(self.to) > 1 else ""
         sizes = f"{self.heads.size.value}, {self.d_in.size.value}, {self.d_out.value}"
         imports = ((".heads", "HeadLinear"),)
         return (Module(self.path, f"HeadLinear({sizes}, bias={self.bias})", parts, imports),)
-
-    def flops(self, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> Flops:
-        (x,) = inputs
-        forward = mul(2, numel(x.axes), self.d_out)
-        return Flops(forward, forward, 2 * forward)
 
     def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
         tape.keep(*inputs)
@@ -70,10 +45,6 @@ class HeadLinear(Op):
         module = p.weight(self.path)
         call = f"head_linear({x}, {module}.weight)" if self.bias and self.bias_elsewhere else f"{module}({x})"
         return call if len(self.to) == 1 else f"torch.split({call}, {[a.size.value for a in self.to]}, dim=-1)"
-
-    @property
-    def matmul(self) -> bool:
-        return True
 
     @property
     def label(self) -> str:

@@ -22,8 +22,8 @@ def kept_product(d_in: Size, d_out: Size) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Linear(Op):
-    """`y = x Wᵀ (+ b)`; the rows of W are the parts of `to`, in order."""
+class Projection(Op):
+    """What projections have in common: a matrix whose rows are the parts of `to`, in order, and perhaps a bias."""
 
     path: str
     d_in: Axis
@@ -39,26 +39,40 @@ class Linear(Op):
         return tuple(Result((*x.axes[:-1], axis)) for axis in self.to)
 
     @property
+    def lead(self) -> tuple[Axis, ...]:
+        """Axes before the rows, one matrix for each place along them."""
+        return ()
+
+    @property
     def d_out(self) -> Size:
         return add(*(axis.symbol for axis in self.to))
 
     def weights(self) -> tuple[Weight, ...]:
         rows = self.to[0] if len(self.to) == 1 else Axis("+".join(axis.name for axis in self.to), self.d_out)
-        weight = Weight(f"{self.path}.weight", (rows, self.d_in), self.init)
+        weight = Weight(f"{self.path}.weight", (*self.lead, rows, self.d_in), self.init)
         if not self.bias:
             return (weight,)
-        bias = Weight(f"{self.path}.bias", (rows,), self.bias_init, decay=False, keep_fp32=self.bias_fp32)
-        return weight, bias
-
-    def modules(self) -> tuple[Module, ...]:
-        parts = ", ".join(axis.name for axis in self.to) if len(self.to) > 1 else ""
-        constructor = f"nn.Linear({self.d_in.size.value}, {self.d_out.value}, bias={self.bias})"
-        return (Module(self.path, constructor, parts),)
+        axes = (*self.lead, rows)
+        return weight, Weight(f"{self.path}.bias", axes, self.bias_init, decay=False, keep_fp32=self.bias_fp32)
 
     def flops(self, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> Flops:
         (x,) = inputs
         forward = mul(2, numel(x.axes), self.d_out)
         return Flops(forward, forward, 2 * forward)
+
+    @property
+    def matmul(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear(Projection):
+    """`y = x Wᵀ (+ b)`."""
+
+    def modules(self) -> tuple[Module, ...]:
+        parts = ", ".join(axis.name for axis in self.to) if len(self.to) > 1 else ""
+        constructor = f"nn.Linear({self.d_in.size.value}, {self.d_out.value}, bias={self.bias})"
+        return (Module(self.path, constructor, parts),)
 
     def retain(self, tape: Tape, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
         tape.keep(*inputs)
@@ -77,10 +91,6 @@ class Linear(Op):
         if len(set(sizes)) == 1:
             return f"{call}.chunk({len(sizes)}, dim=-1)"
         return f"torch.split({call}, {sizes}, dim=-1)"
-
-    @property
-    def matmul(self) -> bool:
-        return True
 
     @property
     def label(self) -> str:

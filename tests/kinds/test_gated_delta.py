@@ -10,6 +10,7 @@ import pytest
 
 from archc import compiler
 from archc.diagnostics import DiagnosticError, Source
+from archc.ops.gated_delta import CHUNK
 from archc.passes.workload import Workload
 from tests.models.packages import Workshop
 
@@ -57,6 +58,10 @@ def test_chunks_equal_the_paper(T: int, G: int, H: int, K: int, V: int, packed: 
     ):
         if float(theirs.abs().max()) > 0:  # where every row starts with a document, the initial state says nothing
             same(mine, theirs, f"gradient {i}", 1e-10)  # float64 through up to 131 steps
+
+
+def test_the_analysis_has_the_chunks_of_the_operation() -> None:
+    assert CHUNK == runtime.CHUNK
 
 
 def test_flops_are_those_of_the_matrix_products() -> None:
